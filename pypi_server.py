@@ -1,0 +1,4872 @@
+#!/usr/bin/env python3
+"""A PyPI-compatible package server in one file, with no dependencies.
+
+    python3 pypi_server.py run ~/packages
+    pip install --index-url http://localhost:8080/simple/ PROJECT
+
+Sections 1-10 are pure: values in, values out.  The others may touch the
+disk, the network and the clock.  A section uses only those above it.
+
+     1  Constants     media types, suffixes, limits with their reasons
+     2  Data          the NamedTuples that every other section passes around
+     3  Errors        HTTPError and UsageError, the two ways to fail
+     4  Names         projects, versions, filenames
+     5  Headers       negotiation, ranges, validators, credentials, forwarding
+     6  Multipart     push parser for multipart/form-data
+     7  Htpasswd      lines, hashes, verification
+     8  Metadata      core metadata out of archives; is the archive whole
+     9  Pages         Simple API in HTML and JSON, legacy JSON, home page
+    10  Options       every setting, declared once
+    11  Files         identity, atomic writes, the cache of what was read
+    12  Tree          the names in the package directories
+    13  Directories   projects: whole files, digests, companions
+    14  Accounts      who may, by a password file that may change
+    15  Application   what it is made of, and the kinds of answers
+    16  Handlers      pages, downloads, search
+    17  Uploads       what is stored, and what is refused
+    18  Routing       the route table, from request to response
+    19  Server        the http.server adapter, signals
+    20  WSGI          the application for other servers
+    21  Command line  parser and main
+"""
+
+import argparse
+import base64
+import contextlib
+import datetime
+import errno
+import functools
+import getpass
+import hashlib
+import hmac
+import html
+import io
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import struct
+import sys
+import threading
+import time
+import zipfile
+import zlib
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from socketserver import TCPServer, ThreadingMixIn
+from typing import (
+    AbstractSet, Any, BinaryIO, Callable, Dict, FrozenSet, Generic, Iterable,
+    Iterator, List, Mapping, Match, NamedTuple, Optional, Pattern, Sequence,
+    Set, Tuple, TypeVar, Union,
+)
+from urllib.parse import quote, unquote, unquote_to_bytes
+
+__version__ = "0.1.0"
+__all__ = ["Config", "Server", "make_app", "respond", "wsgi_app"]
+
+Value = TypeVar("Value")
+
+# === 1  Constants ===========================================================
+
+API_VERSION = "1.4"  # PEP 629; 1.4 is PEP 792, project status markers
+SIMPLE_JSON = "application/vnd.pypi.simple.v1+json"
+SIMPLE_HTML = "application/vnd.pypi.simple.v1+html"
+HTML = "text/html"
+JSON = "application/json"
+TEXT = "text/plain"
+BINARY = "application/octet-stream"
+
+CHALLENGE = ("WWW-Authenticate", 'Basic realm="pypi", charset="UTF-8"')
+NO_STORE = ("Cache-Control", "no-store")
+# Pages change when a file does: clients keep them, and ask before use.
+REVALIDATE = ("Cache-Control", "no-cache")
+
+# Companion files: facts about an archive that lie beside it.
+SIGNATURE = ".asc"
+YANKED = ".yanked"          # PEP 592; the text is the reason
+PROVENANCE = ".provenance"  # PEP 740
+COMPANIONS = (SIGNATURE, YANKED, PROVENANCE)
+STATUS = ".status"          # PROJECT.status; PEP 792
+STATUSES = ("active", "archived", "quarantined", "deprecated")
+METADATA = ".metadata"      # PEP 658: a URL, never a file
+
+# What copying programs call a file that they have not finished.
+UNFINISHED = (".part", ".partial", ".filepart", ".tmp", ".crdownload", "~")
+
+# Extensions of archives that are zip files.
+ZIPPED = (".whl", ".egg", ".zip", ".exe")
+
+BLOCK = 256 * 1024               # bytes read from a file at once
+METADATA_LIMIT = 10 * 1024 ** 2  # bytes; the largest on PyPI are below 2 MiB
+COMPANION_LIMIT = 64 * 1024      # bytes of a reason that anybody would read
+VERSION_LIMIT = 200              # characters; int() refuses 4300 digits
+ACCEPT_LIMIT = 2048              # characters; browsers send about 150
+GZIP_MINIMUM = 1024              # bytes; below, one packet holds it anyway
+
+# === 2  Data ================================================================
+
+
+class Filename(NamedTuple):
+    """What the name of an archive tells."""
+
+    project: str   # normalized (PEP 503), e.g. "zope-interface"
+    version: str   # as spelled in the filename, e.g. "6.1"; may be ""
+    filetype: str  # as uploads call it: "sdist", "bdist_wheel", ...
+
+
+class Version(NamedTuple):
+    """A version by PEP 440, in parts."""
+
+    epoch: int
+    release: Tuple[int, ...]
+    pre: Optional[Tuple[str, int]]  # ("a" | "b" | "rc", number)
+    post: Optional[int]
+    dev: Optional[int]
+    local: Tuple[Union[int, str], ...]
+
+
+class Archive(NamedTuple):
+    """A distribution archive in a package directory, by its name alone."""
+
+    root: str       # the package directory, absolute
+    directory: str  # below it: "" or "some/folder/"
+    filename: str
+    project: str    # normalized
+    version: str    # as spelled in the filename
+    filetype: str
+
+    @property
+    def location(self) -> str:
+        """The path below the root and below the URL /packages/."""
+        return self.directory + self.filename
+
+    @property
+    def path(self) -> str:
+        return f"{self.root}/{self.directory}{self.filename}"
+
+
+class Identity(NamedTuple):
+    """Changes whenever the content of a file does (see git's racy-git)."""
+
+    size: int      # bytes
+    mtime_ns: int  # since the epoch
+    ctime_ns: int
+    inode: int
+
+
+class Facts(NamedTuple):
+    """What was learned by reading an archive to its end."""
+
+    problem: str                  # why it is withheld; "" when it is whole
+    digests: Mapping[str, str]    # hex, by the algorithm's name in hashlib
+    metadata_digest: str          # sha256 of a wheel's METADATA, or ""
+    requires_python: str          # a specifier, or ""
+    summary: str                  # of the metadata, or ""
+
+
+class File(NamedTuple):
+    """An archive that was found whole, with all that pages show of it."""
+
+    archive: Archive
+    identity: Identity
+    facts: Facts
+    yanked: Optional[str]  # the reason, perhaps ""; None: not yanked
+    signed: bool
+    provenance: bool
+
+
+class Project(NamedTuple):
+    name: str                 # normalized
+    files: Tuple[File, ...]   # oldest version first
+    status: str               # one of STATUSES, or "" when none was given
+    reason: str               # of the status
+    withheld: Tuple[Tuple[str, str], ...]  # (filename, why) of the others
+
+
+class Page(NamedTuple):
+    """A rendered page, ready to be sent in either coding."""
+
+    media_type: str
+    body: bytes
+    compressed: bytes  # with gzip; b"" when that does not pay
+    etag: str          # of the body, quoted; the other one derives from it
+
+
+class FileSlice(NamedTuple):
+    """A body that the adapter reads from disk; handlers never open files."""
+
+    path: str
+    identity: Identity  # a file that has another by now is not sent
+    start: int          # bytes
+    length: int         # bytes
+
+
+class Request(NamedTuple):
+    method: str                   # upper case
+    path: str                     # percent-decoded, below the prefix
+    query: str                    # as sent, without the "?"
+    headers: Mapping[str, str]    # names in lower case
+    read: Callable[[int], bytes]  # at most n more bytes of the body
+    client: str                   # address of the peer, or whom it serves
+    base: str                     # URL of the index, e.g. "http://host/pypi/"
+    user: str = "-"               # once verified
+
+
+class Response(NamedTuple):
+    status: int
+    headers: Tuple[Tuple[str, str], ...] = ()
+    body: Union[bytes, FileSlice] = b""
+    reason: str = ""  # in the status line; "" stands for the usual phrase
+
+
+# === 3  Errors ==============================================================
+
+
+class HTTPError(Exception):
+    """The client is told.  Raised by anything below respond()."""
+
+    def __init__(self, status: int, detail: str,
+                 headers: Tuple[Tuple[str, str], ...] = ()) -> None:
+        super().__init__(status, detail)
+        self.status = status    # an HTTP status code, 400-599
+        self.detail = detail    # one sentence shown to the client
+        self.headers = headers  # extra headers, e.g. (("Allow", "GET"),)
+
+
+class UsageError(Exception):
+    """The operator is told: main() prints it and ends with status 2."""
+
+
+# === 4  Names ===============================================================
+
+# PEP 508: "^([A-Z0-9]|[A-Z0-9][A-Z0-9._-]*[A-Z0-9])$", letters of ASCII only.
+PROJECT_NAME = re.compile(
+    r"[a-z0-9](?:[a-z0-9._-]*[a-z0-9])?", re.IGNORECASE | re.ASCII)
+
+# PEP 440, appendix B, with the spellings that it normalizes.  ASCII digits
+# only: int() would take others, and no client does.
+VERSION = re.compile(r"""
+    v? (?:(?P<epoch>\d+)!)? (?P<release>\d+(?:\.\d+)*)
+    (?:[-_.]? (?P<pre>alpha|a|beta|b|preview|pre|c|rc)
+       [-_.]? (?P<pre_number>\d*))?
+    (?P<post> - (?P<post_implicit>\d+)
+            | [-_.]? (?:post|rev|r) [-_.]? (?P<post_number>\d*))?
+    (?P<dev> [-_.]? dev [-_.]? (?P<dev_number>\d*))?
+    (?:\+ (?P<local>[a-z0-9]+(?:[-_.][a-z0-9]+)*))?
+    """, re.VERBOSE | re.IGNORECASE | re.ASCII)
+PRE_SPELLINGS = {"alpha": "a", "beta": "b", "c": "rc", "pre": "rc",
+                 "preview": "rc"}
+
+# PEP 427: name-version(-build)?-python-abi-platform.whl, no "-" inside a
+# part, a build tag starts with a digit.
+WHEEL = re.compile(
+    r"([^-]+)-([^-]+)(?:-\d[^-]*)?-[^-]+-[^-]+-[^-]+\.whl")
+EGG = re.compile(r"([^-]+)-([^-]+)(?:-py\d[\d.]*(?:-.+)?)?\.egg")
+TAR_EXTENSIONS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+SDIST_EXTENSIONS = TAR_EXTENSIONS + (".zip",)
+# bdist_wininst, bdist_msi and friends, as old setuptools named them.
+INSTALLER = re.compile(r"(.+)\.(?:exe|msi)|(.+-py[23]\.\d+)-.+")
+# What bdist_dumb and the installers put between version and extension.
+BUILT_FOR = re.compile(
+    r"(?<=\d)(?:\.(?:linux-\w+|macosx-[\d.]+-\w+|win32|win-\w+))?"
+    r"(?:-py\d(?:\.\d+)?)?$", re.ASCII)
+
+
+def normalize(name: str) -> str:
+    """Return the normalized form of a project name (PEP 503).
+
+    >>> normalize("Zope._.Interface")
+    'zope-interface'
+    """
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def parse_version(text: str) -> Optional[Version]:
+    """Take a version apart (PEP 440); None when it is not one.
+
+    >>> parse_version("1!2.0rc1.post3+Ubuntu-1").local
+    ('ubuntu', 1)
+    >>> parse_version("2.0-final") is None
+    True
+    """
+    if len(text) > VERSION_LIMIT:
+        return None
+    found = VERSION.fullmatch(text.strip())
+    if not found:
+        return None
+    pre = found.group("pre")
+    local = re.split("[-_.]", (found.group("local") or "").lower())
+    return Version(
+        int(found.group("epoch") or 0),
+        tuple(map(int, found.group("release").split("."))),
+        (PRE_SPELLINGS.get(pre.lower(), pre.lower()),
+         int(found.group("pre_number") or 0)) if pre else None,
+        int(found.group("post_implicit") or found.group("post_number") or 0)
+        if found.group("post") else None,
+        int(found.group("dev_number") or 0) if found.group("dev") else None,
+        tuple(int(part) if part.isdigit() else part
+              for part in local if part))
+
+
+def version_key(text: str) -> Tuple[Any, ...]:
+    """Return what versions are ordered and compared by (PEP 440).
+
+    Legacy versions sort below all others, among themselves as text.
+
+    >>> versions = ["1.0", "1.0.post1", "1.0.dev1", "1.0rc1", "2004-final"]
+    >>> sorted(versions, key=version_key)
+    ['2004-final', '1.0.dev1', '1.0rc1', '1.0', '1.0.post1']
+    >>> version_key("1.0") == version_key("1.0.0")
+    True
+    """
+    version = parse_version(text)
+    if version is None:
+        return (0, text.strip().lower())
+    release = version.release
+    while len(release) > 1 and not release[-1]:
+        release = release[:-1]
+    pre = version.pre or ("z", 0)  # a final release follows all of its rc
+    if not version.pre and version.post is None and version.dev is not None:
+        pre = ("", 0)  # 1.0.dev1 comes before 1.0a1
+    return (1, version.epoch, release, pre,
+            -1 if version.post is None else version.post,
+            math.inf if version.dev is None else version.dev,
+            # Absent sorts first, text before numbers, short before long.
+            tuple((1, part, "") if isinstance(part, int) else (0, 0, part)
+                  for part in version.local))
+
+
+def normalize_version(text: str) -> str:
+    """Return the normal form of a version; a legacy one as it is.
+
+    >>> normalize_version("v1.0-ALPHA.1-2.dev")
+    '1.0a1.post2.dev0'
+    """
+    version = parse_version(text)
+    if version is None:
+        return text
+    return "".join((
+        f"{version.epoch}!" if version.epoch else "",
+        ".".join(map(str, version.release)),
+        "%s%d" % version.pre if version.pre else "",
+        "" if version.post is None else f".post{version.post}",
+        "" if version.dev is None else f".dev{version.dev}",
+        "+" + ".".join(map(str, version.local)) if version.local else ""))
+
+
+def is_prerelease(text: str) -> bool:
+    version = parse_version(text)
+    return version is not None and (
+        version.pre is not None or version.dev is not None)
+
+
+def split_stem(stem: str) -> Tuple[str, str]:
+    """Split "name-version", either of which may hold further dashes.
+
+    Old sdists wrote foo-1.0-1 and foo-1.0-beta1, and foo-2-1.0: the first
+    dash that is followed by a version alone is the one (PEP 440).  For what
+    is left, versions have begun with a digit ever since.
+
+    >>> split_stem("foo-2-1.0-beta1")
+    ('foo-2', '1.0-beta1')
+    >>> split_stem("foo-bar-2004r1-final")
+    ('foo-bar', '2004r1-final')
+    >>> split_stem("foo-bar")
+    ('foo', 'bar')
+    """
+    dashes = [found.start() for found in re.finditer("-", stem)
+              if found.start()]
+    for at in dashes:
+        if parse_version(stem[at + 1:]):
+            return stem[:at], stem[at + 1:]
+    for at in dashes:
+        if stem[at + 1:at + 2].isdigit():
+            return stem[:at], stem[at + 1:]
+    if dashes:
+        return stem[:dashes[-1]], stem[dashes[-1] + 1:]
+    return stem, ""
+
+
+def parse_filename(filename: str) -> Optional[Filename]:
+    """Tell what an archive is from its name (PEP 427, PEP 625, and older).
+
+    Args:
+        filename: the last part of its path.
+
+    Returns:
+        None when the file is not a distribution archive.
+
+    >>> parse_filename("zope.interface-6.1.tar.gz")
+    Filename(project='zope-interface', version='6.1', filetype='sdist')
+    >>> parse_filename("foo_bar-1.0-2-py3-none-any.whl").version
+    '1.0'
+    >>> parse_filename("README.txt") is None
+    True
+    """
+    if filename.endswith(COMPANIONS + UNFINISHED + (METADATA, STATUS)):
+        return None
+    for pattern, filetype in ((WHEEL, "bdist_wheel"), (EGG, "bdist_egg")):
+        found = pattern.fullmatch(filename)
+        if found:
+            return Filename(normalize(found.group(1)),
+                            found.group(2).replace("_", "-"), filetype)
+    extension = extension_of(filename)
+    if extension:
+        stem, filetype = filename[:-len(extension)], "sdist"
+        if stem.endswith(".sdist"):
+            stem = stem[:-len(".sdist")]
+    else:
+        found = INSTALLER.fullmatch(filename)
+        if not found:
+            return None
+        stem, filetype = found.group(1) or found.group(2), "bdist_wininst"
+    # "foo-1.0.win-amd64-py2.7" is a "foo-1.0".
+    name, version = split_stem(BUILT_FOR.sub("", stem, 1))
+    return Filename(normalize(name), version, filetype) if name else None
+
+
+def extension_of(filename: str) -> str:
+    """Return the extension of an sdist, e.g. ".tar.gz"; "" of others."""
+    for extension in SDIST_EXTENSIONS:
+        if filename.endswith(extension):
+            return extension
+    return ""
+
+
+# === 5  Headers =============================================================
+
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+# RFC 9110, 14.1.2: int-range "first-last?" or suffix-range "-length".
+BYTE_RANGE = re.compile(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", re.ASCII)
+# RFC 9110, 7.2 and RFC 3986, 3.2.2: a name, IPv4 or [IPv6], and a port.
+HOST = re.compile(r"(?:[\w.~-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?", re.ASCII)
+
+
+def quality(parameters: Sequence[str]) -> float:
+    """Return the weight among the parameters of a media range.
+
+    RFC 9110, 12.4.2; 0.0 when it is not a number.
+    """
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "q":
+            found = re.fullmatch(r"[01](?:\.\d{0,3})?", value.strip(), re.A)
+            return min(float(found.group()), 1.0) if found else 0.0
+    return 1.0
+
+
+def weights(text: str) -> List[Tuple[str, float]]:
+    """Split an Accept or Accept-Encoding header.
+
+    >>> weights("text/html, */*;q=0.1")
+    [('text/html', 1.0), ('*/*', 0.1)]
+    """
+    found = []
+    for part in text[:ACCEPT_LIMIT].split(","):
+        name, *parameters = part.split(";")
+        if name.strip():
+            found.append((name.strip().lower(), quality(parameters)))
+    return found
+
+
+def choose_media_type(accept: str, offers: Sequence[str]) -> Optional[str]:
+    """Pick the representation for a client (PEP 691, RFC 9110, 12.5.1).
+
+    The highest weight wins, then the more specific range, then the earlier
+    offer.  A client that says no more than "*/*" gets the last offer: those
+    are curl, old installers and scripts that search the page for links.
+
+    Args:
+        accept: the header, "" when there was none.
+        offers: media types, the richest first.
+
+    Returns:
+        one of the offers; None when the client refuses them all.
+
+    >>> choose_media_type("text/html;q=0.1, application/json",
+    ...                   ("application/json", "text/html"))
+    'application/json'
+    """
+    ranges = weights(accept.replace(".simple.latest+", ".simple.v1+"))
+    if not ranges:
+        return offers[-1]
+    found = []
+    for place, offer in enumerate(offers):
+        scopes = {offer: 3, offer.partition("/")[0] + "/*": 2, "*/*": 1}
+        scope, weight = max(((scopes[name], weight) for name, weight in ranges
+                             if name in scopes), default=(0, 0.0))
+        if weight:
+            found.append((weight, scope, -place))
+    if not found:
+        return None
+    if found[-1][2] == 1 - len(offers) and all(
+            scope == 1 for _, scope, _ in found):
+        return offers[-1]
+    return offers[-max(found)[2]]
+
+
+def accepts_gzip(header: str) -> bool:
+    """Tell whether gzip may be sent (RFC 9110, 12.5.3)."""
+    codings = dict(weights(header))
+    return codings.get("gzip", codings.get("*", 0.0)) > 0
+
+
+def matches_etag(header: str, etag: str) -> bool:
+    """Tell whether If-None-Match holds (RFC 9110, 13.1.2; weak compare)."""
+    return header.strip() == "*" or etag in re.findall(r'"[^"]*"', header)
+
+
+def parse_range(text: str, size: int) -> Optional[Tuple[int, int]]:
+    """Resolve a Range header against a file (RFC 9110, 14.2).
+
+    Returns:
+        (start, length) in bytes; None when the header is to be ignored:
+        another unit, several ranges, or not a range at all.
+
+    Raises:
+        HTTPError: 416 when no byte of the file is in the range.
+
+    >>> parse_range("bytes=-100", 1000)
+    (900, 100)
+    """
+    found = BYTE_RANGE.fullmatch(text.strip())
+    if not found or not (found.group(1) or found.group(2)):
+        return None
+    if not found.group(1):
+        length = min(int(found.group(2)), size)
+        start, stop = size - length, size
+    else:
+        start = int(found.group(1))
+        stop = size
+        if found.group(2):
+            if int(found.group(2)) < start:
+                return None
+            stop = min(int(found.group(2)) + 1, size)
+    if start >= stop:
+        raise HTTPError(
+            416, f"the file has {size} bytes, none of them in {text!r}",
+            (("Content-Range", f"bytes */{size}"),))
+    return start, stop - start
+
+
+def http_date(seconds: float) -> str:
+    """Format a time for a header (RFC 9110, 5.6.7).
+
+    >>> http_date(784111777)
+    'Sun, 06 Nov 1994 08:49:37 GMT'
+    """
+    moment = moment_of(int(seconds) * 10 ** 9)
+    day = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[moment.weekday()]
+    month = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
+             "Oct", "Nov", "Dec")[moment.month - 1]
+    return moment.strftime(f"{day}, %d {month} {moment.year:04d} %H:%M:%S GMT")
+
+
+def moment_of(nanoseconds: int) -> datetime.datetime:
+    """Return a time since the epoch, in UTC and without a zone.
+
+    Some filesystems hold times that datetime cannot: they become the
+    nearest that it can.
+    """
+    epoch = datetime.datetime(1970, 1, 1)
+    try:
+        return epoch + datetime.timedelta(microseconds=nanoseconds // 1000)
+    except OverflowError:
+        return datetime.datetime.max if nanoseconds > 0 else epoch
+
+
+def base_url(scheme: str, host: str, prefix: str) -> str:
+    """Return the URL of the index as this client sees it.
+
+    Only what PyPI's formats demand as absolute is built from it: legacy
+    JSON and provenance; a client that lies here deceives itself.
+    """
+    if not HOST.fullmatch(host):
+        host = "localhost"
+    return f"{scheme}://{host}/{quote(prefix.strip('/'))}".rstrip("/") + "/"
+
+
+def forwarded(headers: Mapping[str, str], name: str) -> str:
+    """Return what the nearest proxy says in an X-Forwarded-* header."""
+    return headers.get("x-forwarded-" + name, "").rpartition(",")[2].strip()
+
+
+# RFC 9112, 3: method SP request-target SP HTTP-version.  The target is any
+# visible ASCII: http.server would also split at other white space.
+REQUEST_LINE = re.compile(
+    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}) ([!-~]+) HTTP/(\d)\.(\d)")
+# RFC 9112, 5: no space before the colon, no folding, no control characters.
+# http.server takes an e-mail parser for this, which silently ends the head
+# at a line that it does not like.
+FIELD_LINE = re.compile(
+    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*")
+FIELD_LIMIT = 100  # fields; http.server has the same
+# Of these a second one is a trick, or a mistake that must not be guessed at.
+SINGLE_FIELDS = frozenset((
+    "authorization", "content-length", "content-type", "expect", "host",
+    "if-range", "range", "transfer-encoding"))
+
+
+class Head(NamedTuple):
+    """The head of an HTTP/1 request."""
+
+    method: str
+    target: str               # as sent
+    minor: int                # of the HTTP version 1.x
+    headers: Dict[str, str]   # names in lower case
+
+
+def parse_head(data: bytes) -> Head:
+    """Parse what comes before the empty line of a request (RFC 9112).
+
+    Raises:
+        HTTPError: 400, 431 or 505.
+    """
+    line, *fields = data.split(b"\r\n")
+    found = REQUEST_LINE.fullmatch(line)
+    if not found:
+        raise HTTPError(400, "the request line is not HTTP/1.1")
+    method, target, major, minor = found.groups()
+    if major != b"1":
+        raise HTTPError(505, "this server speaks HTTP/1.1")
+    if len(fields) > FIELD_LIMIT:
+        raise HTTPError(431, f"more than {FIELD_LIMIT} header fields")
+    headers = parse_fields(fields)
+    if minor != b"0" and not HOST.fullmatch(headers.get("host", "")):
+        raise HTTPError(400, "the Host header is missing or malformed")
+    return Head(method.decode(), target.decode(), int(minor), headers)
+
+
+def parse_fields(lines: Iterable[bytes]) -> Dict[str, str]:
+    headers: Dict[str, str] = {}
+    for line in lines:
+        found = FIELD_LINE.fullmatch(line)
+        if not found:
+            raise HTTPError(400, "a header line is malformed")
+        name = found.group(1).decode().lower()
+        value = found.group(2).decode("latin-1")
+        if name not in headers:
+            headers[name] = value
+        elif name in SINGLE_FIELDS:
+            raise HTTPError(400, f"more than one {name} header")
+        else:
+            headers[name] += ", " + value
+    return headers
+
+
+def split_target(target: str) -> Tuple[str, str]:
+    """Return (path, query) of a request target (RFC 9112, 3.2).
+
+    The path is decoded, the query is not.
+
+    Raises:
+        HTTPError: 400 when it is neither a path nor a URL, or when what it
+            encodes is not UTF-8 or has control characters.
+    """
+    path, _, query = target.partition("?")
+    path = re.sub("^https?://[^/]+", "", path, 1, re.IGNORECASE)
+    if not path.startswith("/") or "#" in target \
+            or re.search("%(?![0-9A-Fa-f]{2})", path):
+        raise HTTPError(400, "the request target is malformed")
+    return check_path(unquote_to_bytes(path)), query
+
+
+def check_path(path: bytes) -> str:
+    """Decode a path that has no escapes any more; see split_target()."""
+    try:
+        text = path.decode("utf-8")
+    except UnicodeDecodeError:
+        raise HTTPError(400, "the path is not UTF-8")
+    if re.search("[\x00-\x1f\x7f]", text):
+        raise HTTPError(400, "the path has control characters")
+    return text
+
+
+def body_length(head: Head) -> Optional[int]:
+    """Return the length of the body in bytes, None when it is chunked.
+
+    Raises:
+        HTTPError: 400 or 501 where two readings are possible, which is how
+            requests are smuggled (RFC 9112, 6.3 and 11.2).
+    """
+    coding = head.headers.get("transfer-encoding")
+    length = head.headers.get("content-length", "0")
+    if coding is not None:
+        if "content-length" in head.headers or not head.minor:
+            raise HTTPError(400, "both length and chunked coding")
+        if coding.lower() != "chunked":
+            raise HTTPError(501, "no transfer coding but chunked is known")
+        return None
+    if not re.fullmatch("[0-9]{1,15}", length):
+        raise HTTPError(400, f"Content-Length cannot be {length!r}")
+    return int(length)
+
+
+def printable(text: str) -> str:
+    """Make text safe for a status line or a log: no control characters."""
+    return "".join(char if char.isprintable() else "?" for char in text)
+
+
+# === 6  Multipart ===========================================================
+
+PARTS_LIMIT = 2000         # parts; metadata has a few hundred at the most
+PART_HEAD_LIMIT = 8192     # bytes; RFC 7578 allows two headers, 300 bytes
+PREAMBLE_LIMIT = 8192      # bytes before the first part; nobody sends any
+DISPOSITION = re.compile(
+    r';\s*(name|filename)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]*))',
+    re.IGNORECASE)
+BOUNDARY = re.compile(
+    r';\s*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70})\s*(?:;|$))',
+    re.IGNORECASE)
+# What may stand between a boundary and its line end (RFC 2046, 5.1.1).
+PADDING = re.compile(rb"[ \t]*\r?\n")
+
+
+class Part(NamedTuple):
+    """A field of a form; its content follows in pieces."""
+
+    name: str
+    filename: Optional[str]  # of a file; None for a text
+
+
+def boundary_of(content_type: str) -> bytes:
+    """Return the boundary of a multipart/form-data body (RFC 7578, 4.1).
+
+    Raises:
+        HTTPError: 415 when the body is something else, 400 when it has no
+            boundary of 1 to 70 characters.
+    """
+    if not re.match(r"multipart/form-data\s*(;|$)", content_type, re.I):
+        raise HTTPError(415, "uploads are multipart/form-data, not "
+                        f"{printable(content_type)!r}")
+    found = BOUNDARY.search(content_type)
+    if not found:
+        raise HTTPError(400, "the form has no boundary of 1 to 70 characters")
+    return (found.group(1) or found.group(2)).encode("latin-1")
+
+
+class MultipartParser:
+    """Takes a form apart while it comes in; never holds a file.
+
+    How it works: feed() is given the body in pieces of any size and yields
+    a Part for each field, followed by its content as bytes, in order.  Each
+    state is a method that takes what it understands off the buffer and
+    yields; it returns when it needs more, or after it has set the next
+    state.  Some old clients end lines with LF alone; the first line tells.
+    """
+
+    def __init__(self, boundary: bytes) -> None:
+        self.dashes = b"--" + boundary
+        self.delimiter = b"\r\n" + self.dashes
+        self.buffer = b""
+        self.parts = 0
+        self.state: Callable[[], Iterator[Union[Part, bytes]]] = self.preamble
+
+    def feed(self, data: bytes) -> Iterator[Union[Part, bytes]]:
+        """Yield what these bytes complete.
+
+        Raises:
+            HTTPError: 400 when the body is malformed.
+        """
+        self.buffer += data
+        state = None
+        while state != self.state:
+            state = self.state
+            yield from state()
+
+    def finish(self) -> None:
+        """Check that the body came to its end.
+
+        Raises:
+            HTTPError: 400 when its closing boundary is missing.
+        """
+        if self.state != self.epilogue:
+            raise HTTPError(400, "the form has no closing boundary; it is "
+                            "incomplete")
+
+    def preamble(self) -> Iterator[Union[Part, bytes]]:
+        at = self.buffer.find(self.dashes)
+        if at >= 0:
+            rest = self.buffer[at + len(self.dashes):]
+            found = PADDING.match(rest)
+            if found:
+                if not found.group().endswith(b"\r\n"):
+                    self.delimiter = b"\n" + self.dashes
+                self.buffer = rest[found.end():]
+                self.state = self.head
+            elif rest.startswith(b"--"):
+                self.state = self.epilogue
+        if self.state == self.preamble and len(self.buffer) > PREAMBLE_LIMIT:
+            raise HTTPError(400, "the form does not begin with its boundary")
+        return iter(())
+
+    def head(self) -> Iterator[Union[Part, bytes]]:
+        newline = self.delimiter[:-len(self.dashes)]
+        head, end, rest = self.buffer.partition(newline + newline)
+        if len(head) > PART_HEAD_LIMIT:
+            raise HTTPError(400, "a part of the form has a head of more than "
+                            f"{PART_HEAD_LIMIT} bytes")
+        if end:
+            self.parts += 1
+            if self.parts > PARTS_LIMIT:
+                raise HTTPError(400, f"more than {PARTS_LIMIT} form fields")
+            # The line end before a boundary belongs to it: an empty part
+            # consists of nothing else.
+            self.buffer = newline + rest
+            self.state = self.start
+            yield parse_part(head)
+
+    def start(self) -> Iterator[Union[Part, bytes]]:
+        """Take the line end off that head() left for an empty part."""
+        need = len(self.delimiter)
+        if len(self.buffer) < need and \
+                self.delimiter.startswith(self.buffer):
+            return iter(())
+        if not self.buffer.startswith(self.delimiter):
+            self.buffer = self.buffer[need - len(self.dashes):]
+        self.state = self.content
+        return iter(())
+
+    def content(self) -> Iterator[Union[Part, bytes]]:
+        at = self.buffer.find(self.delimiter)
+        while at >= 0:
+            stop = at + len(self.delimiter)
+            found = PADDING.match(self.buffer, stop)
+            if found or self.buffer.startswith(b"--", stop):
+                yield self.buffer[:at]
+                self.buffer = self.buffer[found.end() if found else stop + 2:]
+                self.state = self.head if found else self.epilogue
+                return
+            if len(self.buffer) - stop < 70 and not \
+                    self.buffer[stop:].strip(b" \t\r-"):
+                break  # too early to tell
+            at = self.buffer.find(self.delimiter, stop)
+        keep = len(self.delimiter) - 1 if at < 0 else len(self.buffer) - at
+        if len(self.buffer) > keep:
+            yield self.buffer[:-keep]
+            self.buffer = self.buffer[-keep:]
+
+    def epilogue(self) -> Iterator[Union[Part, bytes]]:
+        self.buffer = b""  # to be ignored (RFC 2046, 5.1.1)
+        return iter(())
+
+
+def parse_part(head: bytes) -> Part:
+    """Parse the headers of a part (RFC 7578, 4.2).
+
+    Raises:
+        HTTPError: 400 when it does not say which field it is.
+    """
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError:
+        text = head.decode("latin-1")
+    found = re.search(r"^content-disposition:\s*form-data(.*)$", text,
+                      re.IGNORECASE | re.MULTILINE)
+    values = {}
+    for name, quoted, token in DISPOSITION.findall(
+            found.group(1) if found else ""):
+        values[name.lower()] = re.sub(r'\\(["\\])', r"\1", quoted) or token
+    if "name" not in values:
+        raise HTTPError(400, "a part of the form has no name")
+    return Part(values["name"], values.get("filename"))
+
+
+# === 7  Htpasswd ============================================================
+
+PASSWORD_LIMIT = 4096  # bytes; so many has PyPI
+CRYPT_DIGITS = ("./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                "abcdefghijklmnopqrstuvwxyz")
+MD5_CRYPT = re.compile(r"(\$apr1\$|\$1\$)([^$]{1,8})\$([./0-9A-Za-z]{22})")
+SHA_CRYPT = re.compile(r"\$([56])\$(?:rounds=(\d{1,9})\$)?([^$]{1,16})\$"
+                       r"([./0-9A-Za-z]+)")
+# The order in which the bytes of a digest are written.
+MD5_ORDER = ((0, 6, 12), (1, 7, 13), (2, 8, 14), (3, 9, 15), (4, 10, 5),
+             (11,))
+ROUNDS = 20000  # of new hashes; 5000 is what crypt(3) takes by default
+
+
+def parse_htpasswd(text: str) -> Tuple[Dict[str, str], List[str]]:
+    """Parse a password file of Apache.
+
+    Returns:
+        ({user: hash}, [problem]); what is wrong with a line does not
+        concern the others.
+
+    >>> parse_htpasswd("joe:{SHA}x\\n# staff\\njim\\n")[1]
+    ['line 3 is not USER:HASH']
+    """
+    users: Dict[str, str] = {}
+    problems = []
+    for number, line in enumerate(text.splitlines(), 1):
+        line = line.lstrip("\ufeff").strip()
+        user, colon, digest = line.partition(":")
+        if not line or line.startswith("#"):
+            continue
+        if not colon or not user or not digest:
+            problems.append(f"line {number} is not USER:HASH")
+        elif user in users:
+            problems.append(f"line {number} repeats the user {user!r}; the "
+                            "first line counts")
+        elif not digest.startswith(("$", "{SHA}")):
+            problems.append(
+                f"line {number}: the password of {user!r} is in plain text "
+                "or a DES hash, which is refused; set it anew with the "
+                "passwd command")
+        else:
+            users[user] = digest.partition(":")[0]
+    return users, problems
+
+
+def verify_password(password: bytes, digest: str,
+                    elsewhere: Callable[[bytes, str], Optional[bool]]
+                    ) -> Optional[bool]:
+    """Compare a password with its hash, in constant time.
+
+    Args:
+        elsewhere: does the same for the kinds that are not known here.
+
+    Returns:
+        None when this machine cannot compute hashes of that kind.
+    """
+    md5, sha = MD5_CRYPT.fullmatch(digest), SHA_CRYPT.fullmatch(digest)
+    computed: Optional[str]
+    if digest.startswith("{SHA}"):
+        computed = "{SHA}" + base64.b64encode(
+            hashlib.sha1(password).digest()).decode()
+    elif md5:
+        computed = md5_crypt(password, md5.group(2), md5.group(1))
+    elif sha:
+        computed = sha_crypt(
+            password, sha.group(3), sha.group(1),
+            int(sha.group(2)) if sha.group(2) else None)
+    else:
+        return elsewhere(password, digest)
+    return hmac.compare_digest(computed.encode(), digest.encode())
+
+
+def crypt_text(value: int, length: int) -> str:
+    """Write a number in the base 64 of crypt(3), low digits first."""
+    return "".join(CRYPT_DIGITS[value >> 6 * place & 63]
+                   for place in range(length))
+
+
+def crypt_digest(digest: bytes, order: Iterable[Sequence[int]]) -> str:
+    """Write the bytes of a digest three at a time, in a given order."""
+    return "".join(
+        crypt_text(int.from_bytes(bytes(digest[at] for at in group), "big"),
+                   len(group) + 1) for group in order)
+
+
+def md5_crypt(password: bytes, salt: str, magic: str) -> str:
+    """Compute $apr1$ of Apache, or $1$ of FreeBSD: they differ by name."""
+    text = salt.encode()
+    inner = hashlib.md5(password + text + password).digest()
+    start = password + magic.encode() + text
+    start += (inner * (len(password) // 16 + 1))[:len(password)]
+    length = len(password)
+    while length:
+        start += b"\0" if length & 1 else password[:1]
+        length >>= 1
+    digest = hashlib.md5(start).digest()
+    for count in range(1000):
+        block = password if count & 1 else digest
+        if count % 3:
+            block += text
+        if count % 7:
+            block += password
+        block += digest if count & 1 else password
+        digest = hashlib.md5(block).digest()
+    return f"{magic}{salt}${crypt_digest(digest, MD5_ORDER)}"
+
+
+def sha_crypt(password: bytes, salt: str, kind: str,
+              rounds: Optional[int] = None) -> str:
+    """Compute $5$ (SHA-256) or $6$ (SHA-512).
+
+    https://www.akkadia.org/drepper/SHA-crypt.txt; the steps are its own.
+    """
+    make = hashlib.sha256 if kind == "5" else hashlib.sha512
+    text = salt.encode()
+    size = make().digest_size
+
+    def repeat(digest: bytes, length: int) -> bytes:
+        return (digest * (length // size + 1))[:length]
+
+    inner = make(password + text + password).digest()      # steps 4-8
+    start = password + text + repeat(inner, len(password))  # 1-3, 9-10
+    length = len(password)
+    while length:                                          # 11
+        start += inner if length & 1 else password
+        length >>= 1
+    digest = make(start).digest()                          # 12
+    p = repeat(make(password * len(password)).digest(), len(password))
+    s = repeat(make(text * (16 + digest[0])).digest(), len(text))  # 13-20
+    count = 5000 if rounds is None else min(max(rounds, 1000), 999999999)
+    for number in range(count):                            # 21
+        block = p if number & 1 else digest
+        if number % 3:
+            block += s
+        if number % 7:
+            block += p
+        block += digest if number & 1 else p
+        digest = make(block).digest()
+    stated = "" if rounds is None else f"rounds={count}$"
+    return f"${kind}${stated}{salt}${crypt_digest(digest, sha_order(size))}"
+
+
+def sha_order(size: int) -> List[Tuple[int, ...]]:
+    """Return the order of bytes in a SHA-crypt of 32 or 64 bytes."""
+    third = size // 3
+    # Each group is the one before it, rotated and one byte on.
+    turn = 1 if size == 64 else 2
+    group, order = [0, third, 2 * third], []
+    for _ in range(third):
+        order.append(tuple(group))
+        group = [place + 1 for place in group[turn:] + group[:turn]]
+    return order + [(63,) if size == 64 else (31, 30)]
+
+
+def parse_basic(header: str) -> Optional[Tuple[str, str]]:
+    """Return (user, password) of an Authorization header (RFC 7617).
+
+    None when it holds no credentials of that kind.
+    """
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        data = base64.b64decode(encoded.strip(), validate=True)
+    except ValueError:
+        return None
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")  # as requests encodes, and so twine
+    user, colon, password = text.partition(":")
+    return (user, password) if colon else None
+
+
+# === 8  Metadata ============================================================
+
+# An archive that cannot be read shows in one of these, by its format.
+BROKEN = (ValueError, zipfile.BadZipFile, zlib.error, struct.error, EOFError,
+          LookupError, NotImplementedError, RuntimeError, OverflowError,
+          MemoryError)
+
+
+def read_archive(file: BinaryIO, archive: Archive,
+                 algorithms: Iterable[str]) -> Facts:
+    """Read an archive to its end: is it whole, and what is in it.
+
+    How it works: a sequential copy reaches the end last.  A zip has its
+    directory there, a compressed tar its checksum, so that either proves
+    that the rest has come.  A tar is decompressed while it is hashed, in
+    one pass.
+
+    Args:
+        file: at its start.
+        algorithms: names of hashlib, of the digests that are wanted.
+
+    Raises:
+        OSError: the file cannot be read; it may be whole all the same.
+    """
+    hashes = {name: make_hash(name) for name in algorithms}
+    try:
+        metadata = read_metadata(file, archive, hashes)
+    except BROKEN as error:
+        return withheld(str(error) or type(error).__name__)
+    return make_facts(archive, metadata, {
+        name: found.hexdigest() for name, found in hashes.items()})
+
+
+def make_facts(archive: Archive, metadata: Optional[bytes],
+               digests: Mapping[str, str]) -> Facts:
+    """Return the facts of an archive that is whole."""
+    fields = parse_metadata(metadata or b"")
+    is_wheel = archive.filetype == "bdist_wheel"
+    return Facts(
+        "", digests,
+        hashlib.sha256(metadata or b"").hexdigest() if is_wheel else "",
+        first(fields, "requires-python"), first(fields, "summary"))
+
+
+def withheld(problem: str) -> Facts:
+    """Return the facts of an archive that is not served."""
+    return Facts(problem, {}, "", "", "")
+
+
+def make_hash(algorithm: str) -> Any:
+    """Return a hash by its name in hashlib, or PyPI's "blake2b_256"."""
+    if algorithm == "blake2b_256":
+        return hashlib.blake2b(digest_size=32)
+    return hashlib.new(algorithm)
+
+
+def read_metadata(file: BinaryIO, archive: Archive,
+                  hashes: Mapping[str, Any],
+                  check: Optional[Callable[[str], None]] = None
+                  ) -> Optional[bytes]:
+    """Return the core metadata, having fed the whole file to the hashes.
+
+    Args:
+        check: is called with the path of every member.
+
+    Raises:
+        ValueError and others of BROKEN: the archive is not whole.
+    """
+    filename = archive.filename
+    if filename.endswith(TAR_EXTENSIONS):
+        blocks = hashed(file, hashes)
+        return metadata_in_tar(decompressed(blocks, filename), check)
+    metadata = None
+    if filename.endswith(ZIPPED):
+        metadata = metadata_in_zip(file, archive, check)
+    file.seek(0)
+    for _ in hashed(file, hashes):
+        pass
+    return metadata
+
+
+def hashed(file: BinaryIO, hashes: Mapping[str, Any]) -> Iterator[bytes]:
+    while True:
+        block = file.read(BLOCK)
+        if not block:
+            return
+        for found in hashes.values():
+            found.update(block)
+        yield block
+
+
+def metadata_in_zip(file: BinaryIO, archive: Archive,
+                    check: Optional[Callable[[str], None]]
+                    ) -> Optional[bytes]:
+    """Return METADATA or PKG-INFO out of a wheel, egg, zip or installer."""
+    with zipfile.ZipFile(file) as members:
+        names = members.namelist()
+        for member_name in names if check else ():
+            check(member_name)  # type: ignore[misc]
+        name = metadata_member(names, archive)
+        if name is None:
+            if archive.filetype == "bdist_wininst":
+                return None
+            raise ValueError("it has no core metadata")
+        with members.open(name) as member:
+            data = member.read(METADATA_LIMIT + 1)
+    if len(data) > METADATA_LIMIT:
+        raise ValueError(f"{name} is larger than {METADATA_LIMIT} bytes")
+    return data
+
+
+def metadata_member(names: Iterable[str], archive: Archive) -> Optional[str]:
+    """Find the member of a zip that holds the archive's own metadata.
+
+    A wheel may carry .dist-info directories of packages that it vendors,
+    and old ones spell their own in another case than their filename.
+    """
+    if archive.filetype == "bdist_egg":
+        return "EGG-INFO/PKG-INFO" if "EGG-INFO/PKG-INFO" in names else None
+    if archive.filetype != "bdist_wheel":
+        return next((name for name in names
+                     if re.fullmatch("[^/]+/PKG-INFO", name)), None)
+    found = [name for name in names
+             if re.fullmatch(r"[^/]+\.dist-info/METADATA", name)]
+    for name in found:
+        if normalize(name.rpartition("-")[0]
+                     .rpartition("-")[0]) == archive.project:
+            return name
+    return found[0] if len(found) == 1 else None
+
+
+def decompressed(blocks: Iterable[bytes], filename: str) -> Iterator[bytes]:
+    """Decompress a stream to its end, in pieces of bounded size.
+
+    Raises:
+        ValueError: it ends early, or something else follows its end.
+    """
+    make = decompressor(filename)
+    stream = make()
+    for block in blocks:
+        while block:
+            if stream.eof:  # another stream may follow, and padding
+                block = block.lstrip(b"\0")
+                if not block:
+                    break
+                stream = make()
+            yield decompress(stream, block)
+            # bz2 and lzma keep what they have not decompressed yet,
+            while not (stream.eof or getattr(stream, "needs_input", True)):
+                yield decompress(stream, b"")
+            # zlib hands it back.
+            block = (stream.unused_data if stream.eof
+                     else getattr(stream, "unconsumed_tail", b""))
+    if not stream.eof:
+        raise ValueError("it is cut off in the middle")
+
+
+def decompress(stream: Any, block: bytes) -> bytes:
+    try:
+        return bytes(stream.decompress(block, BLOCK))
+    except Exception as error:  # each module has a type of its own
+        raise ValueError(f"its compressed data is corrupt: {error}")
+
+
+def decompressor(filename: str) -> Callable[[], Any]:
+    """Return what makes a decompressor of the standard library."""
+    if filename.endswith("bz2"):
+        import bz2  # late: some builds of Python are without
+        return bz2.BZ2Decompressor
+    if filename.endswith("xz"):
+        import lzma
+        return lzma.LZMADecompressor
+    return lambda: zlib.decompressobj(zlib.MAX_WBITS | 16)  # gzip
+
+
+def metadata_in_tar(blocks: Iterable[bytes],
+                    check: Optional[Callable[[str], None]]
+                    ) -> Optional[bytes]:
+    """Return TOP/PKG-INFO out of a tar, having consumed it to its end.
+
+    tarfile is not used: on every Python up to 2025 it can be made to loop
+    for ever (CVE-2025-8194).
+    """
+    scanner = TarScanner(check)
+    for block in blocks:
+        scanner.feed(block)
+    return scanner.metadata
+
+
+class TarScanner:
+    """Looks for the core metadata in a tar that is pushed in piece by piece.
+
+    How it works: a tar is a sequence of headers of 512 bytes, each followed
+    by its file, padded to 512 (POSIX pax, "ustar Interchange Format").
+    Files are skipped, but for PKG-INFO and for the pseudo files that hold
+    the long name of the next one.  Anything unexpected ends the search,
+    which is no error: the checksum of the compressed stream is what counts.
+    """
+
+    def __init__(self, check: Optional[Callable[[str], None]] = None) -> None:
+        self.check = check  # is called with the path of every member
+        self.metadata: Optional[bytes] = None
+        self.buffer = b""
+        self.skip = 0    # bytes until the next header
+        self.wanted = 0  # bytes of the file that is collected
+        self.kind = b""  # of that file: "0" for PKG-INFO, "L" or "x"
+        self.long_name = b""
+        self.done = False
+
+    def feed(self, data: bytes) -> None:
+        if self.done:
+            return
+        self.buffer += data
+        at = 0  # of what is not looked at yet
+        while not self.done:
+            jump = min(self.skip, len(self.buffer) - at)
+            self.skip -= jump
+            at += jump
+            need = self.wanted if self.kind else 512
+            if self.skip or len(self.buffer) - at < need:
+                break
+            piece = self.buffer[at:at + need]
+            at += need
+            if self.kind:
+                self.take_file(piece)
+            else:
+                self.read_header(piece)
+        self.buffer = b"" if self.done else self.buffer[at:]
+
+    def read_header(self, header: bytes) -> None:
+        stated = header[148:156].strip(b" \0")
+        total = sum(header) - sum(header[148:156]) + 8 * ord(" ")
+        try:
+            self.done = int(stated, 8) != total
+            size = tar_number(header[124:136])
+        except ValueError:
+            self.done = True
+        if self.done:
+            return
+        name = self.long_name or tar_name(header)
+        kind = header[156:157]
+        if kind not in (b"L", b"x", b"K", b"g"):
+            self.long_name = b""
+            if self.check:
+                self.check(name.decode("utf-8", "replace"))
+        is_wanted = kind in (b"L", b"x") or (
+            kind in (b"0", b"\0", b"7") and self.metadata is None
+            and re.fullmatch(rb"(?:\./)?[^/]+/PKG-INFO", name))
+        if is_wanted and 0 < size <= METADATA_LIMIT:
+            self.kind, self.wanted = kind, size
+        else:
+            self.skip = (size + 511) // 512 * 512
+
+    def take_file(self, data: bytes) -> None:
+        if self.kind == b"L":  # of GNU tar
+            self.long_name = data.rstrip(b"\0")
+        elif self.kind == b"x":  # pax: "LENGTH KEY=VALUE\n"
+            found = re.search(rb"(?:^|\n)\d+ path=([^\n]*)\n", data)
+            self.long_name = found.group(1) if found else b""
+        else:
+            self.metadata = data
+            self.done = not self.check
+        self.kind = b""
+        self.skip = -self.wanted % 512
+
+
+def tar_name(header: bytes) -> bytes:
+    name = header[:100].partition(b"\0")[0]
+    prefix = header[345:500].partition(b"\0")[0]
+    if header[257:263] == b"ustar\0" and prefix:
+        return prefix + b"/" + name
+    return name
+
+
+def tar_number(field: bytes) -> int:
+    """Decode a size: octal digits, or base 256 with the first bit set."""
+    if field[0] & 0x80:
+        return int.from_bytes(field[1:], "big")
+    return int(field.strip(b" \0") or b"0", 8)
+
+
+def parse_metadata(data: bytes) -> Dict[str, List[str]]:
+    """Parse core metadata into {lower-case field name: values}.
+
+    The body, which is the description, is under "description" unless a
+    header of that name came first.  The format is that of e-mail headers
+    (core metadata specification), but never encoded.
+
+    >>> parse_metadata(b"Name: a\\nKeywords: b,\\n  c\\n\\nText")
+    {'name': ['a'], 'keywords': ['b,\\n  c'], 'description': ['Text']}
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    head, _, body = text.replace("\r\n", "\n").partition("\n\n")
+    fields: Dict[str, List[str]] = {}
+    for line in re.split(r"\n(?![ \t])", head):
+        name, colon, value = line.partition(":")
+        if colon:
+            fields.setdefault(name.strip().lower(), []).append(value.strip())
+    if body.strip():
+        fields.setdefault("description", []).append(body)
+    return fields
+
+
+def first(fields: Mapping[str, Sequence[str]], name: str) -> str:
+    """Return the only value of a field on one line; "" for UNKNOWN."""
+    value = " ".join(fields.get(name, ("",))[0].split())
+    return "" if value == "UNKNOWN" else value
+
+
+# === 9  Pages ===============================================================
+
+
+def escape(text: str) -> str:
+    """Make text safe inside HTML, attributes included."""
+    return html.escape(text, quote=True)
+
+
+def make_page(media_type: str, body: bytes) -> Page:
+    compressed = b""
+    if len(body) >= GZIP_MINIMUM:
+        # No time stamp: the same page must have the same bytes, for its ETag.
+        stream = zlib.compressobj(6, zlib.DEFLATED, zlib.MAX_WBITS | 16)
+        compressed = stream.compress(body) + stream.flush()
+    etag = '"%s"' % hashlib.sha256(body).hexdigest()[:32]
+    return Page(media_type, body, compressed, etag)
+
+
+def json_page(media_type: str, value: Any) -> Page:
+    return make_page(media_type, json.dumps(
+        value, ensure_ascii=False, separators=(",", ":")).encode("utf-8"))
+
+
+def html_page(media_type: str, title: str, content: str,
+              head: str = "") -> Page:
+    """Render a page; pip 22.0 wants its first bytes to be as they are."""
+    return make_page(media_type, (
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n"
+        "<meta charset=\"utf-8\">\n"
+        "<meta name=\"viewport\" content=\"width=device-width\">\n"
+        f"{head}<title>{escape(title)}</title>\n</head>\n<body>\n"
+        f"<h1>{escape(title)}</h1>\n{content}</body>\n</html>\n"
+    ).encode("utf-8"))
+
+
+def meta(name: str, content: str) -> str:
+    return f'<meta name="{name}" content="{escape(content)}">\n'
+
+
+def anchor(href: str, text: str, attributes: str = "") -> str:
+    """Render a link; `href` is percent-encoded, `attributes` escaped."""
+    return f'<a href="{escape(href)}"{attributes}>{escape(text)}</a>'
+
+
+REPOSITORY_VERSION = meta("pypi:repository-version", API_VERSION)
+
+
+def project_list_html(media_type: str, names: Iterable[str]) -> Page:
+    """Render the project list (PEP 503): relative links to every project."""
+    return html_page(media_type, "Simple index", "".join(
+        anchor(quote(name) + "/", name) + "<br>\n" for name in names),
+        REPOSITORY_VERSION)
+
+
+def project_list_json(media_type: str, names: Iterable[str]) -> Page:
+    return json_page(media_type, {
+        "meta": {"api-version": API_VERSION},
+        "projects": [{"name": name} for name in names]})
+
+
+def listed_files(project: Project) -> Tuple[File, ...]:
+    """Return what may be offered: nothing in quarantine (PEP 792)."""
+    return () if project.status == "quarantined" else project.files
+
+
+def project_html(media_type: str, project: Project, algorithm: str,
+                 base: str) -> Page:
+    """Render project detail (PEP 503, 592, 629, 658, 714, 740, 792).
+
+    Args:
+        algorithm: of the digest in the links; "" for none.
+        base: URL of the index; PEP 740 wants the provenance absolute.
+    """
+    head = REPOSITORY_VERSION
+    if project.status:
+        head += meta("pypi:project-status", project.status)
+    if project.reason:
+        head += meta("pypi:project-status-reason", project.reason)
+    files = listed_files(project)
+    any_signed = any(file.signed for file in files)
+    return html_page(media_type, "Links for " + project.name, "".join(
+        file_anchor(file, algorithm, base, any_signed) + "<br>\n"
+        for file in files), head)
+
+
+def file_anchor(file: File, algorithm: str, base: str,
+                any_signed: bool) -> str:
+    attributes = []
+    if file.facts.requires_python:
+        attributes.append(("requires-python", file.facts.requires_python))
+    if file.facts.metadata_digest:
+        digest = "sha256=" + file.facts.metadata_digest
+        # The second spelling is for pip 22.3 to 23.1 (PEP 714).
+        attributes += [("core-metadata", digest),
+                       ("dist-info-metadata", digest)]
+    if any_signed:
+        attributes.append(("gpg-sig", "true" if file.signed else "false"))
+    if file.yanked is not None:
+        attributes.append(("yanked", file.yanked))
+    if file.provenance:
+        attributes.append(("provenance", file_url(file, base) + PROVENANCE))
+    href = file_url(file, "../../")
+    if algorithm:
+        href += f"#{algorithm}={file.facts.digests[algorithm]}"
+    return anchor(href, file.archive.filename, "".join(
+        f' data-{name}="{escape(value)}"' for name, value in attributes))
+
+
+def file_url(file: File, base: str) -> str:
+    """Return the percent-encoded URL of an archive below a base."""
+    return base + "packages/" + quote(file.archive.location)
+
+
+def project_json(media_type: str, project: Project, base: str) -> Page:
+    """Render project detail (PEP 691, 700, 714, 740, 792)."""
+    files = listed_files(project)
+    any_signed = any(file.signed for file in files)
+    answer = {"meta": {"api-version": API_VERSION}, "name": project.name,
+              "versions": versions_of(files),
+              "files": [file_json(file, base, any_signed) for file in files]}
+    if project.status:
+        status = {"status": project.status}
+        if project.reason:
+            status["reason"] = project.reason
+        answer["project-status"] = status
+    return json_page(media_type, answer)
+
+
+def file_json(file: File, base: str, any_signed: bool) -> Dict[str, Any]:
+    """Return one file; keys are left out, never null: uv refuses null."""
+    # SHA-256 alone: uv refuses a page with an algorithm it does not know.
+    answer: Dict[str, Any] = {
+        "filename": file.archive.filename,
+        "url": file_url(file, "../../"),
+        "hashes": {"sha256": file.facts.digests["sha256"]},
+        "size": file.identity.size,
+        "upload-time": timestamp(file)}
+    if file.facts.requires_python:
+        answer["requires-python"] = file.facts.requires_python
+    if file.facts.metadata_digest:
+        # The other spelling crashes pip 22.3 to 23.1 in JSON (PEP 714).
+        answer["core-metadata"] = {"sha256": file.facts.metadata_digest}
+    if any_signed:
+        answer["gpg-sig"] = file.signed
+    if file.yanked is not None:
+        answer["yanked"] = file.yanked or True
+    if file.provenance:
+        answer["provenance"] = file_url(file, base) + PROVENANCE
+    return answer
+
+
+def timestamp(file: File) -> str:
+    """Return the upload time (PEP 700), always with six digits: pip on
+    Python 3.10 understands no other number of them.
+    """
+    moment = moment_of(file.identity.mtime_ns)
+    return moment.isoformat(timespec="microseconds") + "Z"
+
+
+def versions_of(files: Iterable[File]) -> List[str]:
+    """Return the versions of sorted files, each release once."""
+    found: Dict[Tuple[Any, ...], str] = {}
+    for file in files:
+        if file.archive.version:
+            found.setdefault(version_key(file.archive.version),
+                             normalize_version(file.archive.version))
+    return list(found.values())
+
+
+def archives_html(locations: Sequence[str]) -> Page:
+    """Render the list of all archives, for people and --find-links."""
+    return html_page(HTML, "Packages", "".join(
+        anchor(quote(location), location.rpartition("/")[2]) + "<br>\n"
+        for location in locations))
+
+
+# Keys of "info" in legacy JSON, and the metadata fields that they show:
+# https://docs.pypi.org/api/json/
+INFO_TEXTS = tuple((name.replace("-", "_"), name) for name in (
+    "author", "author-email", "description", "description-content-type",
+    "download-url", "home-page", "keywords", "license", "license-expression",
+    "maintainer", "maintainer-email", "platform", "requires-python",
+    "summary"))
+INFO_LISTS = (("classifiers", "classifier"), ("dynamic", "dynamic"),
+              ("license_files", "license-file"),
+              ("provides_extra", "provides-extra"),
+              ("requires_dist", "requires-dist"))
+# Those that PyPI shows as null, not as an empty text or list.
+INFO_NULLS = ("description_content_type", "download_url", "dynamic",
+              "home_page", "license", "license_expression", "license_files",
+              "maintainer", "maintainer_email", "platform", "provides_extra",
+              "requires_dist", "requires_python")
+
+
+def latest_version(files: Sequence[File]) -> str:
+    """Return the version that people mean: final, not yanked, highest."""
+    def preference(file: File) -> Tuple[Any, ...]:
+        version = file.archive.version
+        return (file.yanked is None, not is_prerelease(version),
+                version_key(version))
+    return max(files, key=preference).archive.version
+
+
+def legacy_json(project: Project, version: str, whole: bool,
+                metadata: Mapping[str, List[str]], base: str) -> Page:
+    """Render legacy JSON in PyPI's shape.
+
+    Args:
+        version: of the release that is shown.
+        whole: the project was asked for, not one release of it.
+        metadata: of a file of that release, see parse_metadata().
+    """
+    files = listed_files(project)
+    shown = [file for file in files
+             if version_key(file.archive.version) == version_key(version)]
+    answer = {
+        "info": legacy_info(project, version, shown, metadata, base),
+        "last_serial": 0,
+        "ownership": {"organization": None, "roles": []},
+        "urls": [legacy_file(file, base) for file in shown],
+        "vulnerabilities": []}
+    if whole:
+        releases: Dict[str, List[Any]] = {
+            found: [] for found in versions_of(files)}
+        keys = {version_key(found): found for found in releases}
+        for file in files:
+            if file.archive.version:
+                releases[keys[version_key(file.archive.version)]].append(
+                    legacy_file(file, base))
+        answer["releases"] = releases
+    return json_page(JSON, answer)
+
+
+def legacy_info(project: Project, version: str, shown: Sequence[File],
+                metadata: Mapping[str, List[str]],
+                base: str) -> Dict[str, Any]:
+    version = normalize_version(version)
+    url = f"{base}simple/{quote(project.name)}/"
+    reasons = [file.yanked for file in shown]
+    links = [text.partition(",") for text in metadata.get("project-url", ())]
+    info: Dict[str, Any] = {
+        "bugtrack_url": None, "docs_url": None,
+        "downloads": {"last_day": -1, "last_month": -1, "last_week": -1},
+        "name": first(metadata, "name") or project.name,
+        "package_url": url, "project_url": url, "release_url": url,
+        "project_urls": {label.strip(): link.strip()
+                         for label, _, link in links} or None,
+        "version": version,
+        "yanked": bool(reasons) and None not in reasons,
+        "yanked_reason": next(filter(None, reasons), None)}
+    for key, name in INFO_TEXTS:
+        info[key] = metadata.get(name, [""])[0]
+    for key, name in INFO_LISTS:
+        info[key] = list(metadata.get(name, ()))
+    for key in INFO_NULLS:
+        info[key] = info[key] or None
+    return dict(sorted(info.items()))
+
+
+def legacy_file(file: File, base: str) -> Dict[str, Any]:
+    digests = file.facts.digests
+    parts = file.archive.filename[:-len(".whl")].split("-")
+    is_wheel = file.archive.filetype == "bdist_wheel"
+    return {
+        "comment_text": None,
+        "core-metadata": {"sha256": file.facts.metadata_digest}
+        if file.facts.metadata_digest else False,
+        "digests": {"blake2b_256": digests["blake2b_256"],
+                    "md5": digests["md5"], "sha256": digests["sha256"]},
+        "downloads": -1,
+        "filename": file.archive.filename,
+        "has_sig": file.signed,
+        "md5_digest": digests["md5"],
+        "packagetype": file.archive.filetype,
+        "python_version": parts[-3] if is_wheel else "source",
+        "requires_python": file.facts.requires_python or None,
+        "size": file.identity.size,
+        "upload_time": timestamp(file)[:19],
+        "upload_time_iso_8601": timestamp(file),
+        "url": file_url(file, base),
+        "yanked": file.yanked is not None,
+        "yanked_reason": file.yanked or None}
+
+
+WELCOME = """\
+<p>This is a package index with {{NUMPKGS}} packages.
+Install from it with</p>
+<pre>pip install --index-url {{URL}}simple/ PROJECT
+uv pip install --default-index {{URL}}simple/ PROJECT</pre>
+<p>and upload to it with</p>
+<pre>twine upload --repository-url {{URL}} dist/*
+uv publish --publish-url {{URL}} dist/*</pre>
+<p>Look at <a href="{{SIMPLE}}">the projects</a>
+or at <a href="{{PACKAGES}}">all packages</a>.</p>
+"""
+
+
+def fill_template(template: str, values: Mapping[str, str]) -> str:
+    """Fill in {{NAME}} escaped and {{!NAME}} as it is; leave unknown ones.
+
+    Those are the two forms of the predecessor's welcome pages.
+    """
+    def fill(found: Match[str]) -> str:
+        value = values.get(found.group(2), found.group())
+        return value if found.group(1) else escape(value)
+    return re.sub(r"{{\s*(!?)\s*(\w+)\s*}}", fill, template)
+
+
+# === 10  Options ============================================================
+
+
+class Config(NamedTuple):
+    """Every setting.  Name, type and default of an option are here only."""
+
+    roots: Tuple[str, ...] = ("~/packages",)
+    host: str = "0.0.0.0"
+    port: int = 8080
+    authenticated: Tuple[str, ...] = ("update",)  # of ACTIONS
+    password_file: str = ""  # "." stands for: nobody needs a password
+    disable_fallback: bool = False
+    fallback_url: str = "https://pypi.org/simple/"
+    health_endpoint: str = "/health"
+    server: str = "auto"
+    overwrite: bool = False
+    read_only: bool = False
+    max_upload_size: int = 0  # bytes; 0 for no limit
+    welcome_file: str = ""
+    cache_control: Optional[int] = None  # seconds
+    hash_algo: str = "sha256"  # "" for no digests in links
+    backend: str = "auto"
+    cache_dir: str = ""  # "" for the user's cache directory
+    server_base_url: str = ""
+    trusted_proxies: Tuple[str, ...] = ()
+    verbosity: int = 0
+    log_file: str = ""
+    log_stream: str = "stderr"
+    log_frmt: str = (
+        "%(asctime)s|%(name)s|%(levelname)s|%(thread)d|%(message)s")
+    log_req_frmt: str = "%(client)s %(method)s %(path)s"
+    log_res_frmt: str = "%(client)s %(method)s %(path)s %(status)s"
+    log_err_frmt: str = "%(client)s %(method)s %(path)s %(status)s %(error)s"
+
+
+class Option(NamedTuple):
+    """How one Config field is spelled on the command line."""
+
+    field: str
+    flags: Tuple[str, ...]
+    metavar: str  # "" for a switch, "+" for a switch that counts
+    help: str     # without the default: the parser and the README add it
+    parse: Callable[[str], Any] = str
+    common: bool = False  # understood by every command, and before it
+
+
+ACTIONS = ("download", "list", "update")
+LOG_STREAMS = ("stderr", "stdout", "none")
+BACKENDS = ("auto", "simple-dir", "cached-dir")
+SERVERS = ("auto", "wsgiref")
+# Keys of --log-frmt: the attributes of logging.LogRecord.
+LOG_KEYS = tuple(
+    "asctime created filename funcName levelname levelno lineno message "
+    "module msecs name pathname process processName relativeCreated thread "
+    "threadName".split())
+# Keys of the formats for requests, answers and errors.
+REQUEST_KEYS = ("method", "path", "query", "client", "user", "agent")
+RESPONSE_KEYS = REQUEST_KEYS + ("status", "type", "length")
+ERROR_KEYS = RESPONSE_KEYS + ("error",)
+
+
+def parse_number(text: str, least: int, most: int, what: str) -> int:
+    if not re.fullmatch("[0-9]{1,18}", text) \
+            or not least <= int(text) <= most:
+        raise UsageError(f"{what} must be a number from {least} to {most}, "
+                         f"not {text!r}")
+    return int(text)
+
+
+def parse_port(text: str) -> int:
+    return parse_number(text, 0, 65535, "the port")
+
+
+def parse_seconds(text: str) -> int:
+    return parse_number(text, 0, 10 ** 10, "--cache-control")
+
+
+def parse_size(text: str) -> int:
+    return parse_number(text, 1, 10 ** 15, "--max-upload-size")
+
+
+def parse_choice(text: str, choices: Sequence[str], what: str) -> str:
+    if text.lower() not in choices:
+        raise UsageError(
+            f"{what} must be one of {', '.join(choices)}, not {text!r}")
+    return text.lower()
+
+
+def parse_backend(text: str) -> str:
+    return parse_choice(text, BACKENDS, "--backend")
+
+
+def parse_stream(text: str) -> str:
+    return parse_choice(text, LOG_STREAMS, "--log-stream")
+
+
+def parse_server(text: str) -> str:
+    return parse_choice(text, SERVERS, "--server")
+
+
+def parse_hash_algo(text: str) -> str:
+    """Return the name of an algorithm; "" for the ways to say "none"."""
+    if text.lower() in ("0", "no", "off", "false"):
+        return ""
+    try:
+        size = hashlib.new(text.lower()).digest_size
+    except ValueError:
+        size = 0
+    if not size:  # unknown, or with a digest of any length, as shake_128
+        raise UsageError(
+            f"--hash-algo must be an algorithm of Python's hashlib, as "
+            f"sha256, or one of 0, no, off, false, not {text!r}")
+    return text.lower()
+
+
+def parse_actions(text: str) -> Tuple[str, ...]:
+    """Return the actions of -a, sorted; none for "."."""
+    found = {part.strip().lower() for part in text.split(",")} - {""}
+    if found == {"."}:
+        return ()
+    unknown = sorted(found - set(ACTIONS))
+    if unknown or not found:
+        raise UsageError(
+            f"-a takes a list of {', '.join(ACTIONS)}, or . alone for no "
+            f"authentication, not {text!r}")
+    return tuple(sorted(found))
+
+
+def parse_endpoint(text: str) -> str:
+    if not re.fullmatch(r"(?:/[\w.~-]+)+/?", text, re.ASCII):
+        raise UsageError(
+            f"--health-endpoint must be a path as /health, not {text!r}")
+    return text
+
+
+def parse_fallback(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s?#]+", text):
+        raise UsageError(
+            "--fallback-url must be the URL of an index, as "
+            f"https://pypi.org/simple/, not {text!r}")
+    return text
+
+
+def parse_base(text: str) -> str:
+    """Return a prefix or URL without its final slashes."""
+    if not re.fullmatch(r"(?:https?://[^/\s?#]+)?(?:/[^\s?#]*)?", text):
+        raise UsageError(
+            "--server-base-url must be a path as /pypi, or the URL that "
+            f"clients use, as https://example.org/pypi, not {text!r}")
+    return text.rstrip("/")
+
+
+def parse_proxies(text: str) -> Tuple[str, ...]:
+    """Return the addresses or networks of -trusted-proxy."""
+    import ipaddress  # late: it costs every other start some milliseconds
+    found = tuple(part.strip() for part in text.split(","))
+    try:
+        for part in found:
+            ipaddress.ip_network(part, strict=False)
+    except ValueError:
+        raise UsageError(
+            "--trusted-proxy must be addresses or networks, as "
+            f"127.0.0.1,10.0.0.0/8, not {text!r}")
+    return found
+
+
+def parse_format(keys: Sequence[str]) -> Callable[[str], str]:
+    """Return a parser of a %-format over these keys, or "%s" for all."""
+    def parse(text: str) -> str:
+        try:
+            format_record(text, dict.fromkeys(keys, 0))
+        except (KeyError, ValueError, TypeError) as error:
+            raise UsageError(
+                f"the log format {text!r} does not work ({error!r}); it "
+                f"may hold {', '.join('%%(%s)s' % key for key in keys)}, "
+                "or be %s for all of them")
+        return text
+    return parse
+
+
+def format_record(frmt: str, values: Mapping[str, Any]) -> str:
+    """Apply a format to named values, or to all of them at once.
+
+    >>> format_record("%s", {"method": "GET", "path": "/"})
+    'method=GET path=/'
+    """
+    if re.search(r"%s", frmt.replace("%%", "")):
+        return frmt % " ".join(f"{key}={value}"
+                               for key, value in values.items())
+    return frmt % values
+
+
+def parse_log_format(text: str) -> str:
+    if "%(" not in text:
+        raise UsageError(f"--log-frmt must hold keys, as %(message)s, "
+                         f"not {text!r}")
+    return parse_format(LOG_KEYS)(text)
+
+
+OPTIONS = (
+    Option("verbosity", ("-v", "--verbose"), "+",
+           "log requests; twice: errors and refreshes too", common=True),
+    Option("log_file", ("--log-file",), "FILE",
+           "log into FILE, as well as to the stream", common=True),
+    Option("log_stream", ("--log-stream",), "STREAM",
+           "log to stderr, stdout or none", parse_stream, True),
+    Option("log_frmt", ("--log-frmt",), "FORMAT",
+           "format of log lines, with the keys of logging.LogRecord",
+           parse_log_format, True),
+    Option("hash_algo", ("--hash-algo",), "ALGO",
+           "algorithm of hashlib for the digests in links of HTML pages; "
+           "one of 0, no, off, false for no digests", parse_hash_algo, True),
+    Option("backend", ("--backend",), "NAME",
+           "auto and cached-dir keep digests in the cache directory, "
+           "simple-dir only in memory", parse_backend, True),
+    Option("cache_dir", ("--cache-dir",), "DIR",
+           "keep digests in DIR instead of the user's cache directory",
+           common=True),
+    Option("port", ("-p", "--port"), "PORT",
+           "listen on TCP port PORT; 0 takes a free one", parse_port),
+    Option("host", ("-i", "-H", "--interface", "--host"), "HOST",
+           "listen on this address or host name"),
+    Option("authenticated", ("-a", "--authenticate"), "ACTIONS",
+           "comma-separated list of the actions that need an account: "
+           "download, list, update; . for none, together with -P .",
+           parse_actions),
+    Option("password_file", ("-P", "--passwords"), "FILE",
+           "password file of Apache (htpasswd) with the accounts; without "
+           "it, uploads are refused; . lets anyone, together with -a ."),
+    Option("disable_fallback", ("--disable-fallback",), "",
+           "answer 404 for projects that are not here, instead of "
+           "redirecting to the fallback"),
+    Option("fallback_url", ("--fallback-url",), "URL",
+           "the index that is asked for projects that are not here",
+           parse_fallback),
+    Option("health_endpoint", ("--health-endpoint",), "PATH",
+           "answer Ok at this path while the service is up",
+           parse_endpoint),
+    Option("overwrite", ("-o", "--overwrite"), "",
+           "let uploads replace files that have other content"),
+    Option("read_only", ("--read-only",), "",
+           "refuse all uploads and removals"),
+    Option("max_upload_size", ("--max-upload-size",), "BYTES",
+           "refuse files that are larger", parse_size),
+    Option("welcome_file", ("--welcome",), "HTML_FILE",
+           "show this file instead of the home page"),
+    Option("cache_control", ("--cache-control",), "AGE",
+           "let clients keep downloads for AGE seconds without asking",
+           parse_seconds),
+    Option("server_base_url", ("--server-base-url",), "PREFIX",
+           "the path below which a reverse proxy mounts this index, or the "
+           "whole URL", parse_base),
+    Option("trusted_proxies", ("--trusted-proxy",), "ADDRESS",
+           "believe X-Forwarded-* headers from these addresses or networks, "
+           "separated by commas", parse_proxies),
+    Option("log_req_frmt", ("--log-req-frmt",), "FORMAT",
+           "format for requests; %s shows all keys",
+           parse_format(REQUEST_KEYS)),
+    Option("log_res_frmt", ("--log-res-frmt",), "FORMAT",
+           "format for answers; %s shows all keys",
+           parse_format(RESPONSE_KEYS)),
+    Option("log_err_frmt", ("--log-err-frmt",), "FORMAT",
+           "format for refused requests; %s shows all keys",
+           parse_format(ERROR_KEYS)),
+)
+
+
+# === 11  Files ==============================================================
+
+LOG = logging.getLogger("pypi_server")
+# Changes of what is served; they are logged at any level.
+AUDIT = logging.getLogger("pypi_server.audit")
+# A file is read when it has not changed for this long: while it is copied,
+# every look would read it in vain, and times can stand still for a tick.
+SETTLED = 0.5
+# The same on filesystems that keep whole seconds (or two of them, on FAT).
+SETTLED_COARSE = 1.1
+# A temporary file so young may belong to a server that has not locked it.
+YOUNG = 60  # seconds
+TEMPORARY = ".upload-"  # prefix of files on their way; dots are not scanned
+# What link() says on filesystems without hard links: FAT, some of FUSE, SMB.
+WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS,
+                 errno.EMLINK, errno.EINVAL)
+
+
+def identify(found: os.stat_result) -> Identity:
+    return Identity(found.st_size, found.st_mtime_ns, found.st_ctime_ns,
+                    found.st_ino)
+
+
+def look(path: str) -> Optional[Identity]:
+    """Return the identity of a regular file; None when there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return identify(found) if stat.S_ISREG(found.st_mode) else None
+
+
+def settling_time(identity: Identity) -> float:
+    """Return for how many seconds this identity must be seen unchanged."""
+    is_coarse = identity.ctime_ns % 10 ** 9 == 0
+    return SETTLED_COARSE if is_coarse else SETTLED
+
+
+def open_whole(path: str, identity: Identity) -> BinaryIO:
+    """Open a file that is the one that was looked at.
+
+    Raises:
+        OSError: it cannot be read, or it is another file by now.
+    """
+    # Not blocking: a FIFO may have taken the name meanwhile.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) \
+        | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+    file = open(os.open(path, flags), "rb", buffering=0)
+    if identify(os.fstat(file.fileno())) != identity:
+        file.close()
+        raise OSError(errno.ESTALE, "it changed meanwhile")
+    return file
+
+
+def read_text(path: str) -> str:
+    """Read a companion file; on one line, since headers may carry it."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(COMPANION_LIMIT)
+    except OSError:
+        return ""
+    return " ".join(data.decode("utf-8", "replace").split())
+
+
+def sha256_of(path: str) -> str:
+    """Return the digest of a file, "" when it cannot be read."""
+    found = {"sha256": make_hash("sha256")}
+    try:
+        with open(path, "rb") as file:
+            for _ in hashed(file, found):
+                pass
+    except OSError:
+        return ""
+    return str(found["sha256"].hexdigest())
+
+
+def sync_directory(path: str) -> None:
+    """Make names in a directory survive a power cut."""
+    if os.name == "nt":
+        return  # directories cannot be opened there
+    descriptor = os.open(path or ".", os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_last(path: str) -> None:
+    """Sync a file whose upload may have been cut off after its link."""
+    with open(path, "rb") as file, contextlib.suppress(OSError):
+        os.fsync(file.fileno())
+        sync_directory(os.path.dirname(path))
+
+
+def remove_files(paths: Iterable[str]) -> List[str]:
+    """Remove those that are there; return their paths."""
+    removed = []
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+            removed.append(path)
+    for directory in sorted(set(map(os.path.dirname, removed))):
+        sync_directory(directory)
+    return removed
+
+
+def replace_text(path: str, text: str) -> None:
+    """Write a file of secrets so that readers see the old or the new one."""
+    path = os.path.realpath(path)
+    temporary = f"{path}.{os.getpid()}.tmp"
+    mode = stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) \
+        else 0o600
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL,
+                         0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8",
+                  errors="surrogateescape") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, mode)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    sync_directory(os.path.dirname(path))
+
+
+def lock_file(descriptor: int, wait: bool = False) -> bool:
+    """Lock a file as long as it is open; False when another process has.
+
+    Where locks do not exist (Windows) an open file cannot be removed, which
+    serves as well.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(descriptor,
+                    fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # a filesystem without locks
+    return True
+
+
+def remove_leftovers(root: str) -> None:
+    """Remove the temporary files of servers that died during an upload.
+
+    Those of living servers are locked.
+    """
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = os.path.join(folder, name)
+            if name.startswith(TEMPORARY) and is_abandoned(path):
+                LOG.warning("removing %s, left by an upload that was cut off",
+                            path)
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+
+
+def is_abandoned(path: str) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        age = time.time() - os.fstat(descriptor).st_mtime
+        return age > YOUNG and lock_file(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Incoming:
+    """A file on its way into a directory, hidden until it is complete.
+
+    It lies in the directory where it will end, so that giving it its name
+    is one step, and the disk that is full is the right one.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self.size = 0  # bytes
+        self.hashes = {"sha256": make_hash("sha256")}
+        self.path = os.path.join(
+            directory, f"{TEMPORARY}{os.getpid()}-{os.urandom(8).hex()}")
+        self.file = open(os.open(
+            self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL
+            | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0),
+            0o666), "r+b", buffering=0)
+        lock_file(self.file.fileno())
+
+    def write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:  # a disk that is nearly full takes a part
+            view = view[self.file.write(view):]
+        self.size += len(data)
+        for found in self.hashes.values():
+            found.update(data)
+
+    def digest(self, algorithm: str) -> str:
+        """Return a digest in hex; read again for one not begun in time."""
+        if algorithm not in self.hashes:
+            found = {algorithm: make_hash(algorithm)}
+            self.file.seek(0)
+            for _ in hashed(self.file, found):
+                pass
+            self.hashes.update(found)
+        return str(self.hashes[algorithm].hexdigest())
+
+    def publish(self, final: str, overwrite: bool = False) -> Identity:
+        """Give the file its path, in one step, and make it last.
+
+        Raises:
+            FileExistsError: that path is taken, and no `overwrite`.
+            OSError: it could not be done, or may not last.
+        """
+        os.fsync(self.file.fileno())
+        if os.name == "nt":
+            self.file.close()  # an open file keeps its name there
+        if overwrite:
+            os.replace(self.path, final)
+        else:
+            self.link(final)
+        sync_directory(os.path.dirname(final))
+        return identify(os.stat(final))
+
+    def link(self, final: str) -> None:
+        """Take a name that is free, or raise FileExistsError."""
+        if os.name == "nt":
+            os.rename(self.path, final)  # refuses a name that is taken
+            return
+        try:
+            os.link(self.path, final)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if error.errno not in WITHOUT_LINKS:
+                raise
+            # Then one server at a time looks and renames.
+            with open(os.path.join(os.path.dirname(final), ".lock"),
+                      "ab") as file:
+                lock_file(file.fileno(), wait=True)
+                if os.path.lexists(final):
+                    raise FileExistsError(
+                        errno.EEXIST, "it exists", final) from None
+                os.rename(self.path, final)
+        else:
+            os.unlink(self.path)
+
+    def close(self) -> None:
+        """Remove the file, unless it has got its name."""
+        self.file.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+
+
+class Recent(Generic[Value]):
+    """Keeps the values that were put last, up to a total weight."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.weight = 0
+        self.found: Dict[Any, Tuple[Value, int]] = {}
+        self.lock = threading.Lock()
+
+    def get(self, key: Any) -> Optional[Value]:
+        entry = self.found.get(key)
+        return entry[0] if entry else None
+
+    def put(self, key: Any, value: Value, weight: int) -> None:
+        with self.lock:
+            if key in self.found:
+                self.weight -= self.found.pop(key)[1]
+            self.found[key] = value, weight
+            self.weight += weight
+            # Dictionaries keep the order of insertion: the oldest go.
+            while self.weight > self.limit and len(self.found) > 1:
+                self.weight -= self.found.pop(next(iter(self.found)))[1]
+
+
+class FactCache:
+    """Facts by path and identity, in a file that may be lost any time.
+
+    Every error of the database makes it a cache in memory: nothing but
+    time depends on it.
+    """
+
+    # Other columns, or other facts in them, are another file.
+    VERSION = 1
+    SCHEMA = ("CREATE TABLE IF NOT EXISTS facts (path TEXT PRIMARY KEY, "
+              "identity TEXT, problem TEXT, digests TEXT, "
+              "metadata_digest TEXT, requires_python TEXT, summary TEXT)")
+
+    def __init__(self, directory: Optional[str]) -> None:
+        self.directory = directory
+        self.lock = threading.Lock()
+        self.waiting: Dict[str, Tuple[Identity, Facts]] = {}
+        self.database: Any = None
+        self.opened = False
+
+    def connect(self, directory: Optional[str]) -> Any:
+        """Open the database of a directory, or one in memory for None."""
+        try:
+            import sqlite3  # late: some builds of Python are without
+        except ImportError:
+            return None
+        where = ":memory:"
+        if directory is not None:
+            where = os.path.join(directory, f"facts-{self.VERSION}.sqlite3")
+        try:
+            if directory is not None:
+                os.makedirs(directory, mode=0o700, exist_ok=True)
+            # In one database per user, several servers take turns.
+            database = sqlite3.connect(
+                where, timeout=2, check_same_thread=False)
+            database.execute(self.SCHEMA)
+            # It may be lost, so there is no need to wait for the disk.
+            database.execute("PRAGMA synchronous=OFF")
+            return database
+        except (sqlite3.Error, OSError) as error:
+            LOG.warning("digests are kept in memory only: %s: %s; choose "
+                        "another directory with --cache-dir", where, error)
+            return self.connect(None) if directory is not None else None
+
+    def open(self) -> None:
+        # Late: a connection does not survive the fork of a worker.
+        if not self.opened:
+            self.opened = True
+            self.database = self.connect(self.directory)
+
+    def get(self, paths: Sequence[str]) -> Dict[str, Tuple[Any, Facts]]:
+        """Return {path: (identity, facts)} of those that are known."""
+        with self.lock:
+            self.open()
+            found = {path: self.waiting[path] for path in paths
+                     if path in self.waiting}
+            for at in range(0, len(paths), 500):  # SQLite takes 999 at once
+                found.update(self.select(paths[at:at + 500]))
+        return found
+
+    def select(self, paths: Sequence[str]
+               ) -> Dict[str, Tuple[Any, Facts]]:
+        marks = ",".join("?" * len(paths))
+        found = {}
+        for path, identity, problem, digests, *rest in self.execute(
+                f"SELECT * FROM facts WHERE path IN ({marks})", paths):
+            if path not in self.waiting:
+                with contextlib.suppress(ValueError, TypeError):  # corrupt
+                    found[path] = Identity(*json.loads(identity)), Facts(
+                        problem, json.loads(digests), *rest)
+        return found
+
+    def put(self, path: str, identity: Identity, facts: Facts) -> None:
+        """Remember facts; they reach the file with the next flush()."""
+        with self.lock:
+            self.waiting[path] = identity, facts
+
+    def flush(self) -> None:
+        with self.lock:
+            if self.database is None or not self.waiting:
+                return
+            for path, (identity, facts) in self.waiting.items():
+                self.execute(
+                    "REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (path, json.dumps(identity), facts.problem,
+                     json.dumps(facts.digests)) + facts[2:])
+            self.execute("COMMIT")
+            if self.database is not None:
+                self.waiting.clear()
+
+    def execute(self, statement: str, values: Iterable[str] = ()
+                ) -> List[Any]:
+        if self.database is None:
+            return []
+        try:
+            return list(self.database.execute(statement, tuple(values)))
+        except Exception as error:  # sqlite3.Error; corrupt rows
+            LOG.warning("digests are kept in memory only: %s", error)
+            self.database = None
+            return []
+
+    def close(self) -> None:
+        self.flush()
+        with self.lock:
+            if self.database is not None:
+                self.database.close()
+                self.database = None
+
+
+# === 12  Tree ===============================================================
+
+# A directory may change again within the tick of its own time stamp, so it
+# is listed again until the stamp has been seen for this long ...
+RACY = 2.1
+# ... but not where the stamp is older than any wrong clock would make it.
+LONG_AGO = 60
+
+
+class Listing(NamedTuple):
+    """A directory as it was last listed."""
+
+    stamp: Tuple[int, int]  # mtime_ns, inode
+    since: float            # monotonic; when this stamp was first seen
+    names: FrozenSet[str]   # of files
+    folders: Tuple[str, ...]
+
+
+class Snapshot(NamedTuple):
+    """What lies in the package directories, by name; never changed."""
+
+    archives: Dict[str, Archive]               # by filename
+    projects: Dict[str, Tuple[Archive, ...]]   # by normalized name
+    companions: FrozenSet[str]                 # paths
+    statuses: Dict[str, str]                   # path, by normalized name
+    unreadable: str                            # why a root cannot be served
+
+
+class Draft:
+    """The next snapshot, while it is made out of the last one.
+
+    A filename is served once: from the directory that comes first, by the
+    order of the roots and then by name.  The others wait in its shadow.
+    """
+
+    def __init__(self, last: Snapshot, order: Mapping[str, int],
+                 shadowed: Dict[str, List[Archive]]) -> None:
+        self.last = last
+        self.order = order
+        self.shadowed = shadowed
+        self.archives = dict(last.archives)
+        self.companions = set(last.companions)
+        self.statuses = dict(last.statuses)
+        self.changed: Dict[str, Dict[str, Archive]] = {}  # projects
+
+    def add(self, root: str, directory: str, name: str) -> None:
+        if name.endswith(COMPANIONS):
+            self.companions.add(f"{root}/{directory}{name}")
+        elif name.endswith(STATUS):
+            self.statuses.setdefault(
+                normalize(name[:-len(STATUS)]), f"{root}/{directory}{name}")
+        else:
+            parsed = parse_filename(name)
+            if parsed:
+                self.add_archive(Archive(root, directory, name, *parsed))
+
+    def add_archive(self, archive: Archive) -> None:
+        other = self.archives.get(archive.filename)
+        if other == archive:
+            return
+        if other is not None:
+            archive, loser = sorted((archive, other), key=self.place)
+            LOG.warning("%s is not served: %s comes first", loser.path,
+                        archive.path)
+            self.shadowed.setdefault(loser.filename, []).append(loser)
+        self.archives[archive.filename] = archive
+        self.members(archive.project)[archive.filename] = archive
+
+    def remove(self, root: str, directory: str, name: str) -> None:
+        path = f"{root}/{directory}{name}"
+        self.companions.discard(path)
+        if name.endswith(STATUS):
+            self.statuses = {project: found for project, found
+                             in self.statuses.items() if found != path}
+        shadowed = [archive for archive in self.shadowed.pop(name, ())
+                    if archive.path != path]
+        archive = self.archives.get(name)
+        if archive is not None and archive.path == path:
+            del self.archives[name]
+            del self.members(archive.project)[name]
+        for other in shadowed:
+            self.add_archive(other)
+
+    def place(self, archive: Archive) -> Tuple[int, str]:
+        return self.order[archive.root], archive.directory
+
+    def members(self, project: str) -> Dict[str, Archive]:
+        """Return the archives of a project, by filename, to be changed."""
+        if project not in self.changed:
+            self.changed[project] = {
+                archive.filename: archive
+                for archive in self.last.projects.get(project, ())}
+        return self.changed[project]
+
+    def finish(self) -> Snapshot:
+        projects = dict(self.last.projects)
+        for name, members in self.changed.items():
+            if members:
+                projects[name] = tuple(members.values())
+            else:
+                projects.pop(name, None)
+        return Snapshot(self.archives, projects, frozenset(self.companions),
+                        self.statuses, "")
+
+
+class Tree:
+    """The names in the package directories, as of the last refresh.
+
+    How it works: the time stamp of a directory changes whenever a name in
+    it comes or goes, so a refresh looks at directories and lists only those
+    that changed; what changes inside a file is not its concern.
+    """
+
+    def __init__(self, roots: Sequence[str]) -> None:
+        self.order = {root: place for place, root in enumerate(roots)}
+        self.listings: Dict[Tuple[str, str], Listing] = {}
+        self.shadowed: Dict[str, List[Archive]] = {}
+        self.snapshot = Snapshot({}, {}, frozenset(), {}, "")
+        self.reported: Set[str] = set()
+
+    def refresh(self) -> None:
+        """Make the snapshot agree with the disk.
+
+        A root that cannot be read takes nothing away: an index that is
+        suddenly empty would send clients elsewhere.
+        """
+        listings: Dict[Tuple[str, str], Listing] = {}
+        try:
+            for root in self.order:
+                self.walk(root, listings)
+        except OSError as error:
+            unreadable = f"{error.filename}: {error.strerror}"
+            if unreadable != self.snapshot.unreadable:
+                LOG.error("a package directory cannot be read: %s",
+                          unreadable)
+                self.snapshot = self.snapshot._replace(unreadable=unreadable)
+            return
+        nothing: FrozenSet[str] = frozenset()
+        changes = []
+        for key in {**self.listings, **listings}:
+            before = self.listings[key].names if key in self.listings \
+                else nothing
+            now = listings[key].names if key in listings else nothing
+            if before is not now:
+                changes.append((key, before - now, now - before))
+        self.listings = listings
+        if changes or self.snapshot.unreadable:
+            self.change(changes)
+
+    def change(self, changes: Iterable[Tuple[
+            Tuple[str, str], AbstractSet[str], AbstractSet[str]]]) -> None:
+        """Make the next snapshot: ((root, directory), removed, added)."""
+        draft = Draft(self.snapshot, self.order, self.shadowed)
+        for (root, directory), removed, added in changes:
+            for name in removed:
+                draft.remove(root, directory, name)
+            for name in sorted(added):
+                draft.add(root, directory, name)
+        self.snapshot = draft.finish()
+
+    def patch(self, root: str, directory: str, added: FrozenSet[str],
+              removed: FrozenSet[str]) -> None:
+        """Make a change known before the next refresh finds it."""
+        known = self.listings.get((root, directory))
+        if known is not None:
+            self.listings[root, directory] = known._replace(
+                names=known.names - removed | added)
+            self.change([((root, directory), removed & known.names,
+                          added - known.names)])
+
+    def walk(self, root: str,
+             listings: Dict[Tuple[str, str], Listing]) -> None:
+        listings[root, ""] = self.listing(root, "")
+        queue = [""]
+        while queue:
+            directory = queue.pop()
+            for folder in listings[root, directory].folders:
+                below = f"{directory}{folder}/"
+                try:
+                    listings[root, below] = self.listing(root, below)
+                except OSError as error:
+                    self.report(f"{root}/{below}", str(error.strerror))
+                else:
+                    queue.append(below)
+
+    def listing(self, root: str, directory: str) -> Listing:
+        """Return the listing of a directory, read anew if it changed."""
+        path = f"{root}/{directory}"
+        found = os.stat(path)
+        stamp = found.st_mtime_ns, found.st_ino
+        known = self.listings.get((root, directory))
+        since = time.monotonic()
+        if known and known.stamp == stamp:
+            if since - known.since > RACY \
+                    or time.time() - found.st_mtime > LONG_AGO:
+                return known
+            since = known.since
+        names, folders = self.scan(path)
+        if known and known.names == names:
+            names = known.names
+        return Listing(stamp, since, names, folders)
+
+    def scan(self, path: str) -> Tuple[FrozenSet[str], Tuple[str, ...]]:
+        """List one directory: (names of files, names of directories).
+
+        Links to files are followed, links to directories are not.
+        """
+        names, folders = [], []
+        with os.scandir(path) as entries:
+            for entry in entries:
+                name = entry.name
+                if name.startswith("."):
+                    continue
+                if not name.isprintable():  # nor valid UTF-8, perhaps
+                    self.report(path + ascii(name), "its name has characters "
+                                "that cannot be shown")
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append(name)
+                elif entry.is_file():
+                    names.append(name)
+        return frozenset(names), tuple(folders)
+
+    def report(self, path: str, problem: str) -> None:
+        if path not in self.reported:
+            self.reported.add(path)
+            LOG.warning("%s is not served: %s", path, problem)
+
+
+# === 13  Directories ========================================================
+
+CHECK_INTERVAL = 0.3  # seconds that an answer may be older than the disk
+# seconds between two looks of the thread that reads ahead of requests
+WARM_INTERVAL = 1.0
+# Files whose answers are kept in memory; each costs about 1 KiB with its
+# share of the rendered pages.
+KEEP_FILES = 20000
+
+
+class State(NamedTuple):
+    """A project, and what makes it out of date."""
+
+    project: Project
+    files: Dict[str, File]  # those of the project, by filename
+    snapshot: Snapshot
+    seen: Tuple[Any, ...]   # identities of all that it was made from
+    until: float            # monotonic; it is right at least so long
+    settled: bool           # nothing in it is still to be read
+    algorithms: FrozenSet[str]  # of the digests that its files have
+
+
+class Reader:
+    """Reads archives, each once for as long as it stays the same."""
+
+    def __init__(self, cache: FactCache) -> None:
+        self.cache = cache
+        # Files that have not settled: identity, and when it was first seen.
+        self.changing: Dict[str, Tuple[Identity, float]] = {}
+        self.problems: Dict[str, str] = {}  # logged already, by path
+
+    def settles_in(self, path: str, identity: Identity,
+                   known: Mapping[str, Tuple[Any, Facts]]) -> float:
+        """Return for how many seconds a file must still stay as it is.
+
+        Where clocks agree, its age tells.  Where they do not (a file server
+        with another time, a time stamp in the future), a file that is seen
+        unchanged for long enough has settled too.
+        """
+        if path in known and known[path][0] == identity:
+            return 0.0
+        need = settling_time(identity)
+        changed = max(identity.mtime_ns, identity.ctime_ns) / 1e9
+        age = time.time() - changed
+        if age >= need:
+            self.changing.pop(path, None)
+            return 0.0
+        now = time.monotonic()
+        first = self.changing.get(path)
+        if first is None or first[0] != identity:
+            self.changing[path] = first = identity, now
+        rest = first[1] + need - now
+        return min(rest, need - age) if age > 0 else rest
+
+    def facts(self, archive: Archive, identity: Optional[Identity],
+              known: Mapping[str, Tuple[Any, Facts]],
+              algorithms: FrozenSet[str]) -> Tuple[Facts, bool]:
+        """Return the facts of a file, and whether they are final."""
+        if identity is None:
+            return withheld("it is gone"), True
+        path = archive.path
+        if path in known and known[path][0] == identity:
+            facts = known[path][1]
+            if facts.problem or algorithms <= facts.digests.keys():
+                self.note(path, facts.problem)
+                return facts, True
+        if self.settles_in(path, identity, known) > 0:
+            return withheld("it is still being written"), False
+        try:
+            facts = self.read(archive, identity, algorithms)
+        except OSError as error:
+            problem = f"it cannot be read: {error.strerror or error}"
+            self.note(path, problem)
+            return withheld(problem), False
+        self.note(path, facts.problem)
+        self.cache.put(path, identity, facts)
+        return facts, True
+
+    def read(self, archive: Archive, identity: Identity,
+             algorithms: Iterable[str]) -> Facts:
+        """Read a file that stays the same from beginning to end.
+
+        Raises:
+            OSError: it cannot be read, or it changed meanwhile.
+        """
+        with open_whole(archive.path, identity) as file:
+            facts = read_archive(file, archive, algorithms)
+            if identify(os.fstat(file.fileno())) != identity:
+                raise OSError(errno.ESTALE, "it changed meanwhile")
+        return facts
+
+    def note(self, path: str, problem: str) -> None:
+        """Log once why a file is withheld, and once that it is no more."""
+        if problem and self.problems.get(path) != problem:
+            self.problems[path] = problem
+            LOG.warning("%s is not served: %s", path, problem)
+        elif not problem and path in self.problems:
+            del self.problems[path]
+            LOG.warning("%s is whole now, and served", path)
+
+    def metadata(self, file: File) -> bytes:
+        """Return the core metadata of an archive, b"" when it has none.
+
+        Raises:
+            HTTPError: 503 when the file changed since it was looked at.
+        """
+        try:
+            with open_whole(file.archive.path, file.identity) as stream:
+                return read_metadata(stream, file.archive, {}) or b""
+        except (OSError,) + BROKEN:
+            raise HTTPError(503, f"{file.archive.filename} is changing",
+                            (("Retry-After", "1"),))
+
+
+class Directories:
+    """The package directories: what is in them, whole and up to date.
+
+    How it works: three layers, each made from the one before only when that
+    changed.  The tree has the names.  A state has what pages show of one
+    project; it holds for CHECK_INTERVAL, then the identities of its files
+    are compared.  Facts, which take reading a file, are kept by identity.
+    """
+
+    def __init__(self, roots: Sequence[str], cache: FactCache,
+                 algorithms: Iterable[str]) -> None:
+        self.tree = Tree(roots)
+        self.reader = Reader(cache)
+        self.algorithms = frozenset(algorithms)
+        self.states: Recent[State] = Recent(KEEP_FILES)
+        self.lock = threading.Lock()  # held to change the tree
+        self.check_at = 0.0           # monotonic
+        self.locks: Dict[str, threading.Lock] = {}
+
+    # The names
+
+    def fresh(self) -> Snapshot:
+        """Return a snapshot that is at most a moment older than the disk.
+
+        One thread at a time looks; the others go on with what there is.
+        """
+        if time.monotonic() >= self.check_at \
+                and self.lock.acquire(blocking=not self.check_at):
+            try:
+                started = time.monotonic()
+                self.tree.refresh()
+                now = time.monotonic()
+                # A slow disk is asked less often, a second at the most.
+                self.check_at = now + max(
+                    CHECK_INTERVAL, min(5 * (now - started), 1.0))
+            finally:
+                self.lock.release()
+        return self.tree.snapshot
+
+    def index(self) -> Snapshot:
+        """Return a snapshot that is complete.
+
+        Raises:
+            HTTPError: 503 while a package directory cannot be read.
+        """
+        snapshot = self.fresh()
+        if snapshot.unreadable:
+            raise HTTPError(
+                503, "a package directory cannot be read at the moment",
+                (("Retry-After", "5"),))
+        return snapshot
+
+    def find(self, location: str) -> Optional[Archive]:
+        """Return the archive at a path below /packages/."""
+        archive = self.index().archives.get(location.rpartition("/")[2])
+        return archive if archive and archive.location == location else None
+
+    # The projects
+
+    def project(self, name: str, algorithms: Iterable[str] = ()
+                ) -> Optional[Project]:
+        """Return a project with all files that are whole.
+
+        Args:
+            name: normalized.
+            algorithms: of digests that are needed besides the usual.
+
+        Returns:
+            None when there is no file of that project, whole or not.
+
+        Raises:
+            HTTPError: 503 while a package directory cannot be read.
+        """
+        snapshot = self.index()
+        if name not in snapshot.projects:
+            return None
+        return self.state(name, snapshot, self.algorithms.union(
+            algorithms)).project
+
+    def state(self, name: str, snapshot: Snapshot,
+              algorithms: FrozenSet[str]) -> State:
+        def is_right(state: Optional[State]) -> bool:
+            return state is not None and state.snapshot is snapshot \
+                and time.monotonic() < state.until \
+                and algorithms <= state.algorithms
+        state = self.states.get(name)
+        if state is None or not is_right(state):
+            with self.alone(name):
+                state = self.states.get(name)
+                if state is None or not is_right(state):
+                    state = self.examine(name, snapshot, algorithms, state)
+                    self.states.put(name, state, len(state.files) + 1)
+        return state
+
+    @contextlib.contextmanager
+    def alone(self, key: str) -> Iterator[None]:
+        """Let one thread at a time do what many may have asked for."""
+        with self.locks.setdefault(key, threading.Lock()):
+            try:
+                yield
+            finally:
+                self.locks.pop(key, None)
+
+    def examine(self, name: str, snapshot: Snapshot,
+                algorithms: FrozenSet[str], last: Optional[State]) -> State:
+        """Look at every file of a project, and read those that changed."""
+        until = time.monotonic() + CHECK_INTERVAL
+        archives = snapshot.projects[name]
+        seen = self.look_at(name, snapshot)
+        if last and last.settled and last.seen == seen \
+                and algorithms <= last.algorithms:
+            return last._replace(snapshot=snapshot, until=until)
+        known = self.reader.cache.get([archive.path for archive in archives])
+        if last:
+            # Between an old and a new file of a name, clients wait a moment
+            # rather than find none.
+            pause = max((self.reader.settles_in(sight[0].path, sight[1], known)
+                         for sight in seen[:-1]
+                         if sight[1] and sight[0].filename in last.files),
+                        default=0.0)
+            if pause > 0:
+                time.sleep(pause)
+                seen = self.look_at(name, snapshot)
+        files: List[File] = []
+        refused: List[Tuple[str, str]] = []
+        settled = True
+        for archive, identity, yanked, signed, provenance in seen[:-1]:
+            facts, final = self.reader.facts(
+                archive, identity, known, algorithms)
+            settled = settled and final
+            if facts.problem:
+                refused.append((archive.filename, facts.problem))
+            else:
+                files.append(File(
+                    archive, identity, facts,
+                    read_text(archive.path + YANKED) if yanked else None,
+                    signed, provenance))
+        files.sort(key=lambda file: (version_key(file.archive.version),
+                                     file.archive.filename))
+        status, reason = self.status(snapshot.statuses.get(name))
+        return State(
+            Project(name, tuple(files), status, reason, tuple(refused)),
+            {file.archive.filename: file for file in files},
+            snapshot, seen, until, settled, algorithms)
+
+    def look_at(self, name: str, snapshot: Snapshot) -> Tuple[Any, ...]:
+        """Return all that a state depends on, besides the files' content.
+
+        One tuple for each archive: itself, its identity, that of its
+        .yanked, and whether there is a signature and a provenance.  The
+        last item is the identity of the status file.
+        """
+        companions = snapshot.companions
+        return tuple(
+            (archive, look(archive.path),
+             look(archive.path + YANKED)
+             if archive.path + YANKED in companions else None,
+             archive.path + SIGNATURE in companions,
+             archive.path + PROVENANCE in companions)
+            for archive in snapshot.projects[name]
+        ) + (look(snapshot.statuses.get(name, "")),)
+
+    def status(self, path: Optional[str]) -> Tuple[str, str]:
+        """Return (status, reason) out of a status file."""
+        word, _, reason = (read_text(path) if path else "").partition(" ")
+        if path and word.lower() not in STATUSES:
+            self.reader.note(path, "its first word must be one of "
+                             f"{', '.join(STATUSES)}, not {word!r}")
+            return "", ""
+        return word.lower(), reason
+
+    def file(self, archive: Archive) -> File:
+        """Return one archive, without reading the others of its project.
+
+        Its companions are left out.
+
+        Raises:
+            HTTPError: 404 when it is not whole, 503 while it is written.
+        """
+        snapshot = self.tree.snapshot
+        state = self.states.get(archive.project)
+        if state and state.snapshot is snapshot \
+                and time.monotonic() < state.until \
+                and archive.filename in state.files:
+            return state.files[archive.filename]
+        with self.alone(archive.path):
+            identity = look(archive.path)
+            known = self.reader.cache.get([archive.path])
+            if identity:
+                pause = self.reader.settles_in(archive.path, identity, known)
+                if pause > 0:
+                    time.sleep(pause)
+                    identity = look(archive.path)
+            facts, final = self.reader.facts(
+                archive, identity, known, self.algorithms)
+        if identity is None or facts.problem:
+            raise HTTPError(
+                404 if final else 503,
+                f"{archive.filename} is not served: {facts.problem}",
+                () if final else (("Retry-After", "1"),))
+        return File(archive, identity, facts, None, False, False)
+
+    # The changes that this server makes
+
+    def stored(self, archive: Archive, identity: Identity, facts: Facts,
+               removed: Iterable[str] = ()) -> None:
+        """Show an archive that was just stored, in the next request."""
+        self.reader.cache.put(archive.path, identity, facts)
+        self.reader.note(archive.path, "")
+        self.changed(archive, {archive.filename}, removed)
+
+    def changed(self, archive: Archive, added: Iterable[str],
+                removed: Iterable[str] = ()) -> None:
+        """Show new names beside an archive, and do without some paths."""
+        self.fresh()
+        with self.lock:
+            self.tree.patch(archive.root, archive.directory, frozenset(added),
+                            frozenset(map(os.path.basename, removed)))
+
+
+class Warmer:
+    """A thread that reads what was never asked for, ahead of requests."""
+
+    def __init__(self, directories: Directories) -> None:
+        self.directories = directories
+        self.lock = threading.Lock()
+        self.stopping = threading.Event()
+        self.thread: Optional[threading.Thread] = None
+
+    def start(self) -> None:
+        """Begin, once; not before a worker is forked, which has no threads.
+        """
+        if self.thread is None:
+            with self.lock:
+                if self.thread is None:
+                    self.thread = threading.Thread(
+                        target=self.run, name="warm-up", daemon=True)
+                    self.thread.start()
+
+    def stop(self) -> None:
+        self.stopping.set()
+        if self.thread is not None:
+            self.thread.join()
+        self.directories.reader.cache.close()
+
+    def run(self) -> None:
+        done: Dict[str, Tuple[Archive, ...]] = {}
+        while not self.stopping.wait(WARM_INTERVAL):
+            try:
+                self.run_once(done)
+            except Exception:
+                LOG.exception("reading ahead failed")
+            self.directories.reader.cache.flush()
+
+    def run_once(self, done: Dict[str, Tuple[Archive, ...]]) -> None:
+        """Examine the projects whose archives are not those in `done`."""
+        snapshot = self.directories.fresh()
+        if not snapshot.unreadable:
+            for name in done.keys() - snapshot.projects.keys():
+                del done[name]
+        for name, archives in snapshot.projects.items():
+            if done.get(name) is archives:
+                continue
+            started = time.monotonic()
+            with self.directories.alone(name):
+                state = self.directories.examine(
+                    name, snapshot, self.directories.algorithms, None)
+            if state.settled:
+                done[name] = archives
+            # At most half of one core, and requests come first.
+            if self.stopping.wait(min(time.monotonic() - started, 1.0)):
+                return
+
+
+# === 14  Accounts ===========================================================
+
+# Verified pairs that are remembered; more users nobody has in one file.
+KEEP_PAIRS = 10000
+# Seconds that a login waits for its turn while others are being verified.
+LOGIN_PATIENCE = 10
+
+
+@functools.lru_cache(maxsize=None)
+def system_crypt() -> Optional[Callable[[bytes, bytes], bytes]]:
+    """Return crypt(3) of this system; None where there is none."""
+    try:
+        import ctypes
+    except ImportError:
+        return None
+    lock = threading.Lock()
+    for name in ("libcrypt.so.2", "libcrypt.so.1", None):
+        try:
+            function = ctypes.CDLL(name).crypt
+        except (OSError, AttributeError, TypeError):
+            continue
+        function.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
+        function.restype = ctypes.c_char_p
+
+        def crypt(password: bytes, setting: bytes) -> bytes:
+            with lock:  # its result is in one place for all threads
+                return function(password, setting) or b""
+        return crypt
+    return None
+
+
+def verify_elsewhere(password: bytes, digest: str) -> Optional[bool]:
+    """Verify bcrypt and newer hashes with crypt(3) or passlib."""
+    crypt = system_crypt()
+    computed = crypt(password, digest.encode()) if crypt else b""
+    # Unknown kinds give nothing, or a text that begins with "*".
+    if computed.startswith(digest[:3].encode()):
+        return hmac.compare_digest(computed, digest.encode())
+    try:
+        # Late, and whatever it raises: some releases of it fail with some
+        # of bcrypt's, and that must concern nobody who has no such hash.
+        from passlib.hash import bcrypt  # type: ignore[import-untyped]
+        return bool(bcrypt.verify(password, digest))
+    except Exception:
+        return None
+
+
+class Accounts:
+    """The users of a password file, which is read again when it changes."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.users: Dict[str, str] = {}
+        self.identity: Optional[Identity] = None
+        self.lock = threading.Lock()
+        self.problem = ""
+        # A digest of each pair that was verified, with the hash that it was
+        # verified by: a changed line is another pair.  The key makes it
+        # worthless outside this process.
+        self.key = os.urandom(32)
+        self.pairs: Recent[bool] = Recent(KEEP_PAIRS)
+        # Slow hashes are slow on purpose: one core must stay for others.
+        self.turns = threading.BoundedSemaphore(
+            max((os.cpu_count() or 1) - 1, 1))
+
+    def refresh(self) -> None:
+        """Read the file if it changed.
+
+        Without the file there are no users: a door whose list is lost stays
+        shut.
+        """
+        with self.lock:
+            identity = look(self.path)
+            if identity is not None and identity == self.identity:
+                return
+            try:
+                with open(self.path, encoding="utf-8",
+                          errors="surrogateescape") as file:
+                    text = file.read()
+            except OSError as error:
+                self.users, self.identity = {}, None
+                self.report(f"the password file {self.path} cannot be read "
+                            f"({error.strerror}); nobody can log in")
+                return
+            changed = identity and max(
+                identity.mtime_ns, identity.ctime_ns) / 1e9
+            is_recent = time.time() - (changed or 0) < SETTLED_COARSE
+            if is_recent and self.users and not text.endswith("\n"):
+                return  # an editor is in the middle of it
+            self.users, problems = parse_htpasswd(text)
+            # What was written within the tick of its time stamp may change
+            # once more without a trace.
+            self.identity = None if is_recent else identity
+            self.report("; ".join(
+                f"{self.path}: {problem}"
+                for problem in problems + self.unverifiable()))
+
+    def unverifiable(self) -> List[str]:
+        """Tell which users cannot log in on this machine, and the remedy."""
+        kinds: Dict[str, Optional[bool]] = {}
+        found = []
+        for user, digest in self.users.items():
+            # A probe with the least cost; the result does not matter.
+            probe = re.sub(r"^(\$2[abxy]?\$)\d\d", r"\g<1>04", digest)
+            kind = digest[:4]
+            if kind not in kinds:
+                kinds[kind] = verify_password(b"", probe, verify_elsewhere)
+            if kinds[kind] is None:
+                found.append(
+                    f"the hash of {user!r} cannot be verified here; install "
+                    "libpass and bcrypt for this Python, or set the "
+                    "password anew with the passwd command")
+        return found
+
+    def report(self, problem: str) -> None:
+        if problem and problem != self.problem:
+            LOG.warning("%s", problem)
+        self.problem = problem
+
+    def check(self, user: str, password: str) -> bool:
+        """Tell whether this is a user with that password.
+
+        Raises:
+            HTTPError: 503 while too many others are being verified.
+        """
+        self.refresh()
+        digest = self.users.get(user)
+        data = password.encode("utf-8", "surrogateescape")
+        if len(data) > PASSWORD_LIMIT or b"\0" in data:
+            return False
+        pair = hmac.new(self.key, "\0".join(
+            (user, password, digest or "")).encode(
+                "utf-8", "surrogateescape"), hashlib.sha256).digest()
+        known = self.pairs.get(pair)
+        if known is not None:
+            return known
+        # For unknown users the same work is done: time tells nothing.
+        against = digest or next(iter(self.users.values()), "")
+        if not self.turns.acquire(timeout=LOGIN_PATIENCE):
+            raise HTTPError(503, "too many logins at once",
+                            (("Retry-After", "5"),))
+        try:
+            found = self.verify(data, against) and digest is not None
+        finally:
+            self.turns.release()
+        self.pairs.put(pair, found, 1)
+        return found
+
+    def verify(self, password: bytes, digest: str) -> bool:
+        """Verify a password in UTF-8, or a file made where that was not."""
+        if not digest:
+            return False
+        if verify_password(password, digest, verify_elsewhere):
+            return True
+        text = password.decode("utf-8", "surrogateescape")
+        if len(text) == len(password):  # ASCII: the same in both
+            return False
+        latin = text.encode("latin-1", "replace")
+        return bool(verify_password(latin, digest, verify_elsewhere))
+
+
+def new_hash(password: str) -> str:
+    """Return a hash that Apache and nginx on Linux understand as well."""
+    salt = "".join(CRYPT_DIGITS[byte & 63] for byte in os.urandom(16))
+    return sha_crypt(password.encode("utf-8"), salt, "6", ROUNDS)
+
+
+def change_password(path: str, user: str, digest: Optional[str]) -> None:
+    """Write the line of a user, or remove it; keep all the others.
+
+    Args:
+        digest: None to remove the user.
+
+    Raises:
+        UsageError: the user cannot be, or is not in the file.
+        OSError: the file cannot be read or written.
+    """
+    if not user or ":" in user or not user.isprintable():
+        raise UsageError(f"a user name cannot be {user!r}")
+    lines: List[str] = []
+    if os.path.lexists(path):
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().splitlines()
+    kept = [line for line in lines
+            if line.partition(":")[0].strip() != user]
+    if digest is None and len(kept) == len(lines):
+        raise UsageError(f"no user {user!r} in {path}")
+    if digest is not None:
+        at = next((place for place, line in enumerate(lines)
+                   if line not in kept), len(kept))
+        kept.insert(at, f"{user}:{digest}")
+    replace_text(path, "".join(line + "\n" for line in kept))
+
+
+# === 15  Application ========================================================
+
+PAGES_LIMIT = 64 * 1024 ** 2  # bytes of rendered pages that are kept
+# Pages for people hold no script, and load nothing from anywhere.
+FOR_PEOPLE = (
+    ("Content-Security-Policy",
+     "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; "
+     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"),
+    ("Referrer-Policy", "same-origin"))
+NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
+
+
+class App(NamedTuple):
+    """What a handler may use.  One value per server; no globals."""
+
+    config: Config
+    directories: Directories
+    warmer: Warmer
+    check: Optional[Callable[[str, str], bool]]  # (user, password)
+    welcome: str                      # template of the home page
+    pages: Recent[Tuple[Any, Page]]   # with what they were rendered from
+
+
+def make_app(config: Config) -> App:
+    """Build an application; nothing is read or started yet.
+
+    Raises:
+        UsageError: the configuration cannot work.
+    """
+    roots = tuple(package_directory(root) for root in config.roots)
+    config = config._replace(roots=tuple(sorted(set(roots), key=roots.index)))
+    directories = Directories(
+        config.roots, FactCache(cache_directory(config)),
+        {"sha256", config.hash_algo} - {""})
+    welcome = WELCOME
+    if config.welcome_file:
+        welcome = read_setting("--welcome", config.welcome_file)
+    return App(config, directories, Warmer(directories), checker(config),
+               welcome, Recent(PAGES_LIMIT))
+
+
+def checker(config: Config) -> Optional[Callable[[str, str], bool]]:
+    """Return what verifies credentials; None when there are no accounts.
+
+    Raises:
+        UsageError: -a and -P contradict each other.
+    """
+    if not config.password_file:
+        if config.authenticated not in ((), ("update",)):
+            raise UsageError(
+                f"-a {','.join(config.authenticated)} needs accounts: add "
+                "-P FILE with a password file")
+        if not config.authenticated:
+            raise UsageError("-a . lets anyone upload; say so with -P . too")
+        return None
+    if config.password_file == ".":
+        if config.authenticated:
+            raise UsageError(
+                f"-a {','.join(config.authenticated)} asks for accounts, but "
+                "-P . has none; write -a . -P . to let anyone upload, or "
+                "-P FILE with a password file")
+        return None
+    if not config.authenticated:
+        raise UsageError(
+            f"-a . asks for no accounts, so -P {config.password_file} has no "
+            "effect; leave -a away to protect uploads")
+    path = os.path.abspath(os.path.expanduser(config.password_file))
+    read_setting("-P", path)
+    accounts = Accounts(path)
+    accounts.refresh()
+    return accounts.check
+
+
+def package_directory(path: str) -> str:
+    """Return a package directory, absolute, made if its parent exists.
+
+    Raises:
+        UsageError: it cannot be made, or not be read.
+    """
+    path = os.path.abspath(os.path.expanduser(path))
+    try:
+        if not os.path.lexists(path):
+            os.mkdir(path)
+            LOG.warning("made the package directory %s", path)
+        with os.scandir(path):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"the package directory {path!r} cannot be read "
+            f"({error.strerror}); name one that exists, or whose parent does")
+    return path.replace(os.sep, "/").rstrip("/") or "/"
+
+
+def cache_directory(config: Config) -> Optional[str]:
+    """Return where digests are kept; None stands for memory."""
+    if config.cache_dir:
+        return os.path.abspath(os.path.expanduser(config.cache_dir))
+    if config.backend == "simple-dir":
+        return None
+    home = os.environ.get("XDG_CACHE_HOME") or (
+        os.environ.get("LOCALAPPDATA") if os.name == "nt"
+        else os.path.expanduser("~/.cache"))
+    return os.path.join(home, "pypi-server") if home else None
+
+
+def read_setting(flag: str, path: str) -> str:
+    try:
+        with open(os.path.expanduser(path), encoding="utf-8") as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{flag}: {path!r} cannot be read: {error}")
+
+
+def content_type(media_type: str) -> Tuple[str, str]:
+    charset = "; charset=utf-8" if media_type.startswith("text/") else ""
+    return "Content-Type", media_type + charset
+
+
+def redirect(location: str) -> Response:
+    """Redirect for now: pip keeps what is called permanent for ever."""
+    return Response(302, (("Location", location), content_type(TEXT),
+                          NO_STORE), b"")
+
+
+def wanted_type(request: Request, offers: Sequence[str]) -> str:
+    """Return the media type that ?format= or Accept ask for (PEP 691).
+
+    Raises:
+        HTTPError: 406 when it is none of the offers.
+    """
+    for pair in request.query.split("&"):
+        name, _, value = pair.partition("=")
+        if name == "format" and value:
+            # A "+" that was not encoded may have become a space.
+            accept = unquote(value).replace(" ", "+")
+            break
+    else:
+        accept = request.headers.get("accept", "")
+    found = choose_media_type(accept, offers)
+    if found is None:
+        raise HTTPError(406, f"this page comes as {', '.join(offers)}",
+                        (("Vary", "Accept"),))
+    return found
+
+
+def kept_page(app: App, key: Any, source: Any,
+              render: Callable[[], Page]) -> Page:
+    """Return the page under a key, rendered anew if its source changed."""
+    kept = app.pages.get(key)
+    if kept is not None and (kept[0] is source or kept[0] == source):
+        return kept[1]
+    page = render()
+    app.pages.put(key, (source, page), len(page.body) + len(page.compressed))
+    return page
+
+
+def reply_page(request: Request, page: Page,
+               headers: Tuple[Tuple[str, str], ...] = ()) -> Response:
+    """Answer with a page, or with 304 to a client that has it already."""
+    body, etag = page.body, page.etag
+    if page.compressed and accepts_gzip(
+            request.headers.get("accept-encoding", "")):
+        body = page.compressed
+        etag = etag[:-1] + '-gzip"'  # strong, so one for each coding
+        headers += (("Content-Encoding", "gzip"),)
+    validators = (("ETag", etag), REVALIDATE,
+                  ("Vary", "Accept, Accept-Encoding"))
+    if matches_etag(request.headers.get("if-none-match", ""), etag):
+        return Response(304, validators)
+    return Response(200, (content_type(page.media_type),) + validators
+                    + (NO_SNIFFING,) + headers, body)
+
+
+def reply_file(app: App, request: Request, path: str, identity: Identity,
+               etag: str) -> Response:
+    """Answer with a file or a range of it (RFC 9110, 13 and 14)."""
+    age = app.config.cache_control
+    scope = "private, " if "download" in app.config.authenticated else ""
+    headers: Tuple[Tuple[str, str], ...] = (
+        ("ETag", etag),
+        ("Cache-Control", scope + (
+            "no-cache" if age is None else f"max-age={age}")))
+    if matches_etag(request.headers.get("if-none-match", ""), etag):
+        return Response(304, headers)
+    # Not later than now, although a clock may have been (RFC 9110, 8.8.2).
+    modified = min(identity.mtime_ns / 1e9, time.time())
+    headers += (content_type(BINARY), NO_SNIFFING,
+                ("Last-Modified", http_date(modified)),
+                ("Accept-Ranges", "bytes"))
+    wanted = None
+    if request.method == "GET" and \
+            request.headers.get("if-range", etag).strip() == etag:
+        wanted = parse_range(
+            request.headers.get("range", ""), identity.size)
+    if wanted is None:
+        return Response(200, headers, FileSlice(
+            path, identity, 0, identity.size))
+    start, length = wanted
+    return Response(206, headers + ((
+        "Content-Range",
+        f"bytes {start}-{start + length - 1}/{identity.size}"),),
+        FileSlice(path, identity, start, length))
+
+
+def error_response(request: Request, error: HTTPError) -> Response:
+    """Render an error as the client likes it, and in the reason phrase.
+
+    twine shows only the phrase, uv only the body.
+    """
+    title = phrase(error.status)
+    media_type = choose_media_type(
+        request.headers.get("accept", ""), (JSON, HTML, TEXT)) or TEXT
+    if media_type == JSON:
+        text = json.dumps({
+            "message": error.detail, "title": title,
+            "code": f"{error.status} {error.detail}"})
+    elif media_type == HTML:
+        text = html_page(HTML, f"{error.status} {title}",
+                         f"<p>{escape(error.detail)}</p>\n").body.decode()
+    else:
+        text = error.detail + "\n"
+    return Response(
+        error.status, (content_type(media_type), NO_STORE, NO_SNIFFING)
+        + error.headers, text.encode("utf-8", "replace"),
+        printable(error.detail)[:200])
+
+
+def phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Error"
+
+
+# === 16  Handlers ===========================================================
+
+# A one-pixel GIF: browsers ask for an icon, which is no project.
+ICON = (b"GIF89a\1\0\1\0\x80\0\0\0\0\0\0\0\0!\xf9\4\1\0\0\0\0,\0\0\0\0\1\0\1"
+        b"\0\0\2\2D\1\0;")
+
+
+def home(app: App, request: Request) -> Response:
+    snapshot = app.directories.index()
+    content = fill_template(app.welcome, {
+        "URL": request.base, "VERSION": __version__,
+        "NUMPKGS": str(len(snapshot.archives)),
+        "PACKAGES": "packages/", "SIMPLE": "simple/"})
+    if app.config.welcome_file:
+        return reply_page(request, make_page(HTML, content.encode("utf-8")))
+    return reply_page(request, html_page(HTML, "Python packages", content),
+                      FOR_PEOPLE)
+
+
+def project_list(app: App, request: Request) -> Response:
+    """Answer with the names of all projects (PEP 503, 691)."""
+    media_type = wanted_type(request, (SIMPLE_JSON, SIMPLE_HTML, HTML))
+    snapshot = app.directories.index()
+
+    def render() -> Page:
+        names = sorted(snapshot.projects)
+        if media_type == SIMPLE_JSON:
+            return project_list_json(media_type, names)
+        return project_list_html(media_type, names)
+    return reply_page(request, kept_page(
+        app, ("list", media_type), snapshot, render))
+
+
+def project_detail(app: App, request: Request, project: str) -> Response:
+    """Answer with the files of a project (PEP 503, 691), or redirect."""
+    media_type = wanted_type(request, (SIMPLE_JSON, SIMPLE_HTML, HTML))
+    name = normalize(project)
+    found = app.directories.project(name)
+    if found is None:
+        return elsewhere(app, name)
+    if name != project:
+        query = "?" + request.query if request.query else ""
+        return redirect(f"../{quote(name)}/{query}")
+    # Only provenance is absolute, see file_url(): one page for all hosts.
+    base = request.base if any(file.provenance for file in found.files) \
+        else ""
+
+    def render() -> Page:
+        assert found is not None
+        if media_type == SIMPLE_JSON:
+            return project_json(media_type, found, base)
+        return project_html(media_type, found, app.config.hash_algo, base)
+    return reply_page(request, kept_page(
+        app, ("project", name, media_type, base), found, render))
+
+
+def elsewhere(app: App, name: str) -> Response:
+    """Answer for a project that is not here, in no form."""
+    if app.config.disable_fallback or not PROJECT_NAME.fullmatch(name):
+        raise HTTPError(404, f"no project named {name!r}")
+    return redirect(f"{app.config.fallback_url.rstrip('/')}/{name}/")
+
+
+def archives(app: App, request: Request) -> Response:
+    """Answer with all archives that are whole.
+
+    It must look at every file, so it does not do that for every request.
+    """
+    snapshot = app.directories.index()
+    moment = int(time.monotonic() / WARM_INTERVAL)
+
+    def render() -> Page:
+        locations = []
+        for name in sorted(snapshot.projects):
+            found = app.directories.project(name)
+            locations += [file.archive.location
+                          for file in (found.files if found else ())]
+        return archives_html(locations)
+    return reply_page(request, kept_page(
+        app, ("archives",), (snapshot, moment), render))
+
+
+def download(app: App, request: Request, location: str) -> Response:
+    """Answer with an archive, or with a companion file of one."""
+    archive = app.directories.find(location)
+    if archive is not None:
+        file = app.directories.file(archive)
+        return reply_file(
+            app, request, archive.path, file.identity,
+            f'"{file.facts.digests["sha256"]}"')
+    for suffix in (SIGNATURE, PROVENANCE):
+        archive = app.directories.find(location[:-len(suffix)])
+        if location.endswith(suffix) and archive is not None:
+            path = archive.path + suffix
+            identity = look(path)
+            if identity is not None:
+                return reply_file(app, request, path, identity,
+                                  '"%x-%x-%x-%x"' % identity)
+    raise HTTPError(404, f"no file named {location!r}")
+
+
+def core_metadata(app: App, request: Request, location: str) -> Response:
+    """Answer with METADATA out of a wheel, to the byte (PEP 658)."""
+    archive = app.directories.find(location)
+    file = archive and app.directories.file(archive)
+    if not file or not file.facts.metadata_digest:
+        raise HTTPError(404, f"no metadata of a file {location!r}")
+
+    def render() -> Page:
+        assert file
+        return make_page(BINARY, app.directories.reader.metadata(file))
+    return reply_page(request, kept_page(
+        app, ("metadata", location), file.identity, render))
+
+
+def legacy_project(app: App, request: Request, project: str,
+                   version: str = "") -> Response:
+    """Answer legacy JSON; for any spelling, since upip cannot redirect."""
+    found = app.directories.project(
+        normalize(project), ("md5", "sha256", "blake2b_256"))
+    if found is None or not listed_files(found):
+        raise HTTPError(404, f"no project named {project!r}")
+    shown = version or latest_version(found.files)
+    files = [file for file in found.files
+             if version_key(file.archive.version) == version_key(shown)]
+    if not files:
+        raise HTTPError(404, f"no release {version!r} of {found.name!r}")
+    # A wheel says most; an sdist of old tools says nothing of dependencies.
+    best = max(files, key=lambda file: bool(file.facts.metadata_digest))
+    metadata = parse_metadata(app.directories.reader.metadata(best))
+    return reply_page(request, legacy_json(
+        found, shown, not version, metadata, request.base),
+        (("Access-Control-Allow-Origin", "*"),))
+
+
+def short_address(app: App, request: Request, project: str) -> Response:
+    """Redirect from an index URL without /simple."""
+    up = "../" if request.path.endswith("/") else ""
+    return redirect(f"{up}simple/{quote(normalize(project))}/")
+
+
+def add_slash(app: App, request: Request, **arguments: str) -> Response:
+    query = "?" + request.query if request.query else ""
+    return redirect(quote(request.path.rpartition("/")[2]) + "/" + query)
+
+
+def health(app: App, request: Request) -> Response:
+    app.directories.index()
+    return Response(200, (content_type(TEXT), NO_STORE), b"Ok")
+
+
+def icon(app: App, request: Request) -> Response:
+    return Response(200, (content_type("image/gif"),
+                          ("Cache-Control", "max-age=86400")), ICON)
+
+
+XML = "text/xml"
+SEARCH_LIMIT = 64 * 1024  # bytes of a search; pip sends 300
+
+
+def search(app: App, request: Request) -> Response:
+    """Answer `pip search`; nothing else of XML-RPC exists here."""
+    names, summaries, operator = parse_search(request)
+    hits = []
+    for name in sorted(app.directories.index().projects):
+        project = app.directories.project(name)
+        files = listed_files(project) if project else ()
+        if not files:
+            continue
+        version = latest_version(files)
+        summary = next((file.facts.summary for file in reversed(files)
+                        if file.facts.summary), "")
+        found = [any(term in text.lower() for term in terms)
+                 for terms, text in ((names, name), (summaries, summary))
+                 if terms]
+        if all(found) if operator == "and" else any(found):
+            hits.append({"name": name, "summary": summary,
+                         "version": version, "_pypi_ordering": 0})
+    import xmlrpc.client  # late: it costs every other start some milliseconds
+    body = xmlrpc.client.dumps((hits,), methodresponse=True,
+                               allow_none=True).encode("utf-8")
+    return Response(200, (content_type(XML), NO_STORE), body)
+
+
+def parse_search(request: Request) -> Tuple[List[str], List[str], str]:
+    """Return (terms for the name, terms for the summary, "and" or "or").
+
+    Raises:
+        HTTPError: 400 or 413.
+    """
+    body = b""
+    while True:
+        block = request.read(BLOCK)
+        if not block:
+            break
+        body += block
+        if len(body) > SEARCH_LIMIT:
+            raise HTTPError(413, f"more than {SEARCH_LIMIT} bytes of XML")
+    # No document type, so no entities that grow or lead elsewhere.
+    if b"<!" in body or b"\0" in body:
+        raise HTTPError(400, "XML with declarations is refused")
+    import xmlrpc.client
+    try:
+        parameters, method = xmlrpc.client.loads(body)
+        if method != "search":
+            raise HTTPError(400, "search is the only method here")
+        spec: Any = parameters[0]
+        names, summaries = (
+            [str(term).lower() for term in
+             ([spec[key]] if isinstance(spec.get(key), str)
+              else spec.get(key, ()))] for key in ("name", "summary"))
+        operator = "or" if "or" in parameters[1:] else "and"
+    except HTTPError:
+        raise
+    except Exception as error:  # whatever the parser makes of it
+        raise HTTPError(400, f"the search cannot be understood: "
+                        f"{printable(str(error))}") from error
+    return names, summaries, operator
+
+
+# === 17  Uploads ============================================================
+
+# bytes of all text fields; long descriptions on PyPI are about 1 MiB
+FORM_LIMIT = 16 * 1024 ** 2
+SIGNATURE_LIMIT = 64 * 1024  # bytes; a signature has some hundred
+# What a form may weigh besides its file.
+FORM_ALLOWANCE = 1024 ** 2
+# The digests that uploads bring, and their names in hashlib.
+UPLOAD_DIGESTS = (("md5_digest", "md5", 32), ("sha256_digest", "sha256", 64),
+                  ("blake2_256_digest", "blake2b_256", 64))
+
+
+class Form:
+    """The fields of an upload; its file is on the disk already."""
+
+    def __init__(self, directory: str, size_limit: int) -> None:
+        self.directory = directory
+        self.size_limit = size_limit  # bytes of the file; 0 for none
+        self.fields: Dict[str, List[bytes]] = {}
+        self.weight = 0  # bytes of all fields
+        self.filename = ""  # of the file in "content"
+        self.incoming: Optional[Incoming] = None
+        self.part = Part("", None)
+
+    def begin(self, part: Part) -> None:
+        self.part = part
+        if part.name == "content" and part.filename is not None:
+            if self.incoming is not None:
+                raise HTTPError(400, "more than one file in 'content'")
+            self.filename = part.filename
+            self.incoming = Incoming(self.directory)
+            for field, algorithm, _ in UPLOAD_DIGESTS:
+                if self.value(field):
+                    self.incoming.hashes[algorithm] = make_hash(algorithm)
+        else:
+            self.fields.setdefault(part.name, []).append(b"")
+
+    def add(self, data: bytes) -> None:
+        """Take a piece of the content of the part that was begun last."""
+        if self.part.name == "content" and self.incoming is not None:
+            self.incoming.write(data)
+            if 0 < self.size_limit < self.incoming.size:
+                raise too_large(self.size_limit)
+            return
+        self.weight += len(data)
+        if self.weight > FORM_LIMIT:
+            raise HTTPError(413, "the text fields of the form have more than "
+                            f"{FORM_LIMIT} bytes")
+        self.fields[self.part.name][-1] += data
+
+    def value(self, name: str) -> str:
+        """Return a text field; "" for one that says nothing."""
+        data = self.fields.get(name, [b""])[0]
+        text = data.decode("utf-8", "replace").strip()
+        return "" if text == "UNKNOWN" else text
+
+    def close(self) -> None:
+        if self.incoming is not None:
+            self.incoming.close()
+
+
+def upload(app: App, request: Request) -> Response:
+    """Answer a POST of twine and its kind, whatever its :action is."""
+    root = app.config.roots[0]
+    check_upload(app.config, request)
+    form = Form(root, app.config.max_upload_size)
+    try:
+        receive_form(form, request)
+        action = form.value(":action")
+        if action not in UPLOAD_ACTIONS:
+            raise HTTPError(400, f"unknown :action {action!r}; known are "
+                            f"{', '.join(sorted(UPLOAD_ACTIONS))}")
+        if form.value("protocol_version") not in ("", "1"):
+            raise HTTPError(400, "unknown protocol_version")
+        text = UPLOAD_ACTIONS[action](app, request, form)
+    except OSError as error:
+        raise storage_error(root, error) from error
+    finally:
+        form.close()
+    return Response(200, (content_type(TEXT), NO_STORE),
+                    (text + "\n").encode("utf-8"))
+
+
+def check_upload(config: Config, request: Request) -> None:
+    """Refuse at once what would be refused after gigabytes.
+
+    Raises:
+        HTTPError: 403, 413 or 507.
+    """
+    if config.read_only:
+        raise HTTPError(403, "this index is read-only")
+    length = request.headers.get("content-length", "")
+    size = int(length) if length.isdigit() else 0
+    limit = config.max_upload_size
+    if limit and size > limit + FORM_ALLOWANCE:
+        raise too_large(limit)
+    if size > shutil.disk_usage(config.roots[0]).free:
+        raise storage_error(config.roots[0], OSError(errno.ENOSPC, ""))
+
+
+def too_large(limit: int) -> HTTPError:
+    return HTTPError(413, f"the file is larger than {limit} bytes, which is "
+                     "the limit of this index")
+
+
+def storage_error(root: str, error: OSError) -> HTTPError:
+    """Tell apart what an operator must do about a failed write."""
+    if error.errno in (errno.ENOSPC, errno.EFBIG,
+                       getattr(errno, "EDQUOT", errno.ENOSPC)):
+        LOG.error("no space is left for uploads in %s", root)
+        return HTTPError(507, "no space is left for uploads on the server")
+    LOG.error("an upload cannot be stored in %s: %s", root, error)
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return HTTPError(503, "the package directory of the server is not "
+                         "writable")
+    return HTTPError(500, "the upload could not be stored: "
+                     f"{error.strerror or error}")
+
+
+def receive_form(form: Form, request: Request) -> None:
+    """Read the body of a request into a form.
+
+    Raises:
+        HTTPError: 400, 408, 413 or 415.
+        OSError: the file cannot be written.
+    """
+    parser = MultipartParser(boundary_of(
+        request.headers.get("content-type", "")))
+    while True:
+        block = request.read(BLOCK)
+        for event in parser.feed(block):
+            if isinstance(event, Part):
+                form.begin(event)
+            else:
+                form.add(event)
+        if not block:
+            parser.finish()
+            return
+
+
+def file_upload(app: App, request: Request, form: Form) -> str:
+    """Store a file, its signature, or both."""
+    name = form.filename
+    signature = form.fields.get("gpg_signature", [b""])[0]
+    if len(signature) > SIGNATURE_LIMIT:
+        raise HTTPError(413, "the signature is larger than "
+                        f"{SIGNATURE_LIMIT} bytes")
+    if form.incoming is None:
+        raise HTTPError(400, "the form has no file in 'content'")
+    if name.endswith(SIGNATURE):
+        name = name[:-len(SIGNATURE)]
+        form.incoming.file.seek(0)
+        signature = form.incoming.file.read(SIGNATURE_LIMIT)
+        archive = app.directories.index().archives.get(name)
+        if archive is None:
+            raise HTTPError(400, f"there is no {name!r} to be signed")
+        text = "stored"
+    else:
+        archive = upload_archive(app, name)
+        text = store_archive(app, request, form, archive)
+    if signature:
+        store_companion(app, request, archive, SIGNATURE, signature)
+    return text
+
+
+def upload_archive(app: App, filename: str) -> Archive:
+    """Return where an uploaded file goes.
+
+    Raises:
+        HTTPError: 400 when the name cannot be that of an archive.
+    """
+    if re.search(r"[/\\\x00-\x1f\x7f]", filename) \
+            or filename.startswith(".") or len(filename.encode()) > 240:
+        raise HTTPError(400, f"bad file name {filename!r}")
+    parsed = parse_filename(filename)
+    if not parsed or not PROJECT_NAME.fullmatch(parsed.project) \
+            or not parsed.version[:1].isdigit() \
+            and not parse_version(parsed.version):
+        raise HTTPError(400, f"the file name {filename!r} is not that of a "
+                        "wheel, sdist or egg: NAME-VERSION and an extension")
+    root = app.config.roots[0]
+    existing = app.directories.index().archives.get(filename)
+    if existing is not None and existing.root == root:
+        return existing
+    return Archive(root, "", filename, *parsed)
+
+
+def store_archive(app: App, request: Request, form: Form,
+                  archive: Archive) -> str:
+    """Check an uploaded archive and give it its name.
+
+    Raises:
+        HTTPError: 400, 403 or 409; nothing is stored then.
+    """
+    incoming, overwrite = form.incoming, app.config.overwrite
+    assert incoming is not None
+    check_digests(form, incoming)
+    facts = check_archive(app, form, archive, incoming)
+    check_status(app, archive.project)
+    taken = check_twins(app, archive)
+    digest = incoming.digest("sha256")
+    try:
+        if overwrite and sha256_of(taken) == digest or \
+                not overwrite and taken != archive.path:
+            raise FileExistsError
+        identity = incoming.publish(archive.path, overwrite)
+    except FileExistsError:
+        if sha256_of(taken) != digest:
+            raise HTTPError(
+                409, f"File already exists: {archive.filename} has other "
+                "content here; raise the version, or let the server "
+                "--overwrite") from None
+        make_last(taken)
+        return f"{archive.filename} is here already, with the same content"
+    stale = [archive.path + suffix for suffix in (SIGNATURE, PROVENANCE)]
+    app.directories.stored(archive, identity, facts,
+                           remove_files(stale) if overwrite else ())
+    audit(request, "uploaded", archive.path, "sha256=" + digest)
+    return f"stored {archive.filename}"
+
+
+def check_digests(form: Form, incoming: Incoming) -> None:
+    """Compare every digest that was sent with the file that came.
+
+    Raises:
+        HTTPError: 400.
+    """
+    for field, algorithm, length in UPLOAD_DIGESTS:
+        sent = form.value(field).lower()
+        if not sent:
+            continue
+        if not re.fullmatch(f"[0-9a-f]{{{length}}}", sent):
+            raise HTTPError(400, f"{field} is not {length} hex digits")
+        received = incoming.digest(algorithm)
+        if not hmac.compare_digest(sent, received):
+            raise HTTPError(400, f"{field} does not match the file: sent "
+                            f"{sent}, received {received}")
+
+
+def check_archive(app: App, form: Form, archive: Archive,
+                  incoming: Incoming) -> Facts:
+    """Check that an archive is whole, and that it is what it is called.
+
+    Raises:
+        HTTPError: 400.
+    """
+    filename = archive.filename
+    try:
+        incoming.file.seek(0)
+        metadata = read_metadata(incoming.file, archive, {}, check_member)
+    except BROKEN as error:
+        raise HTTPError(
+            400, f"{filename} is not a whole archive: {error}") from error
+    fields = parse_metadata(metadata or b"")
+    for source, name, version in (
+            ("the form", form.value("name"), form.value("version")),
+            ("its metadata", first(fields, "name"),
+             first(fields, "version"))):
+        if name and normalize(name) != archive.project:
+            raise HTTPError(400, f"{filename} does not belong to the "
+                            f"project {name!r} that {source} names")
+        if version and not is_same_version(version, archive.version):
+            raise HTTPError(400, f"{filename} is not of the version "
+                            f"{version!r} that {source} names")
+    if metadata is not None and not first(fields, "name"):
+        raise HTTPError(400, f"the metadata of {filename} has no Name")
+    return make_facts(archive, metadata, {
+        algorithm: incoming.digest(algorithm)
+        for algorithm in app.directories.algorithms})
+
+
+def check_status(app: App, project: str) -> None:
+    """Refuse files for a project that takes none any more (PEP 792).
+
+    Raises:
+        HTTPError: 403.
+    """
+    found = app.directories.status(
+        app.directories.index().statuses.get(project))
+    if found[0] in ("archived", "quarantined"):
+        raise HTTPError(403, f"the project {project} is {found[0]} and takes "
+                        f"no files{': ' * bool(found[1])}{found[1]}")
+
+
+def check_twins(app: App, archive: Archive) -> str:
+    """Return the path of the file that has this name, or would have it.
+
+    Raises:
+        HTTPError: 409 when the same archive is here, spelled otherwise.
+    """
+    snapshot = app.directories.index()
+    for other in snapshot.projects.get(archive.project, ()):
+        if other.filename == archive.filename:
+            return other.path
+        if spelling(other) == spelling(archive):
+            raise HTTPError(409, "File already exists, with its name spelled "
+                            f"otherwise: {other.filename}")
+    return archive.path
+
+
+def spelling(archive: Archive) -> Tuple[Any, ...]:
+    """Return what two spellings of the same filename have in common."""
+    kind = extension_of(archive.filename)
+    if archive.filetype == "bdist_wheel":
+        kind = archive.filename.split("-", 2)[2].lower()
+    return archive.filetype, version_key(archive.version), \
+        kind or archive.filename
+
+
+def store_companion(app: App, request: Request, archive: Archive,
+                    suffix: str, data: bytes) -> None:
+    """Store a companion file of an archive that is here.
+
+    Raises:
+        HTTPError: 409 when there is another.
+    """
+    path = archive.path + suffix
+    incoming = Incoming(os.path.dirname(path))
+    try:
+        incoming.write(data)
+        incoming.publish(path, app.config.overwrite)
+    except FileExistsError:
+        if sha256_of(path) != incoming.digest("sha256"):
+            raise HTTPError(409, f"File already exists: {archive.filename}"
+                            f"{suffix} has other content here") from None
+        return
+    finally:
+        incoming.close()
+    app.directories.changed(archive, {archive.filename + suffix})
+    audit(request, "uploaded", path, "sha256=" + incoming.digest("sha256"))
+
+
+def is_same_version(one: str, other: str) -> bool:
+    """Compare versions; legacy ones as old tools wrote them in filenames."""
+    if parse_version(one) or parse_version(other):
+        return version_key(one) == version_key(other)
+    return normalize(re.sub("[^a-zA-Z0-9]+", "-", one)) == \
+        normalize(re.sub("[^a-zA-Z0-9]+", "-", other))
+
+
+def check_member(name: str) -> None:
+    """Refuse a member that would be unpacked elsewhere.
+
+    Raises:
+        ValueError: its path is absolute, or leads upwards.
+    """
+    parts = re.split(r"[/\\]", name)
+    if ".." in parts or not parts[0] or re.match("[A-Za-z]:", name) \
+            or "\0" in name:
+        raise ValueError(f"it has a member with the unsafe path {name!r}")
+
+
+def register(app: App, request: Request, form: Form) -> str:
+    """Answer `setup.py register`: projects come into being by uploads."""
+    return "projects need not be registered here"
+
+
+def doc_upload(app: App, request: Request, form: Form) -> str:
+    """Check documentation and say that it is not kept."""
+    if form.incoming is None:
+        raise HTTPError(400, "the form has no file in 'content'")
+    form.incoming.file.seek(0)
+    if not zipfile.is_zipfile(form.incoming.file):
+        raise HTTPError(400, "documentation is uploaded as a zip archive")
+    return "the documentation is a zip archive; this index does not keep it"
+
+
+def remove_pkg(app: App, request: Request, form: Form) -> str:
+    """Remove all archives of a release, with their companions."""
+    name, version = form.value("name"), form.value("version")
+    if not name or not version:
+        raise HTTPError(400, "to remove a release, send name and version")
+    snapshot = app.directories.index()
+    found = [archive for archive in snapshot.projects.get(normalize(name), ())
+             if is_same_version(archive.version, version)]
+    if not found:
+        raise HTTPError(404, f"no release {version!r} of {name!r}")
+    for archive in found:
+        digest = sha256_of(archive.path)
+        removed = remove_files([archive.path + suffix
+                                for suffix in ("",) + COMPANIONS])
+        app.directories.changed(archive, (), removed)
+        audit(request, "removed", archive.path, "sha256=" + digest)
+    return "removed " + ", ".join(archive.filename for archive in found)
+
+
+UPLOAD_ACTIONS: Dict[str, Callable[[App, Request, Form], str]] = {
+    "file_upload": file_upload, "submit": register, "verify": register,
+    "doc_upload": doc_upload, "remove_pkg": remove_pkg}
+
+
+def audit(request: Request, verb: str, *details: str) -> None:
+    """Log a change of what is served, whatever the log level is."""
+    AUDIT.info("%s", printable(" ".join(
+        (request.user, "at", request.client, verb) + details)))
+
+
+# === 18  Routing ============================================================
+
+
+class Route(NamedTuple):
+    method: str
+    pattern: str  # "{name}": a segment, "{name:path}": several, "[/]": or not
+    handler: Callable[..., Response]
+    action: str   # "list", "download", "update"; "" for everybody
+    consumes: str = ""  # media type of the body; "" for any
+
+
+ROUTES = (
+    Route("GET", "/", home, ""),
+    Route("GET", "/favicon.ico", icon, ""),
+    Route("GET", "/health", health, ""),
+    Route("GET", "/simple", add_slash, "list"),
+    Route("GET", "/simple/", project_list, "list"),
+    Route("GET", "/simple/{project}", add_slash, "list"),
+    Route("GET", "/simple/{project}/", project_detail, "list"),
+    Route("GET", "/packages", add_slash, "list"),
+    Route("GET", "/packages/", archives, "list"),
+    Route("GET", "/packages/{location:path}.metadata", core_metadata, "list"),
+    Route("GET", "/packages/{location:path}", download, "download"),
+    Route("GET", "/pypi/{project}/json[/]", legacy_project, "list"),
+    Route("GET", "/pypi/{project}/{version}/json[/]", legacy_project, "list"),
+    Route("GET", "/{project}/json[/]", legacy_project, "list"),
+    Route("GET", "/{project}[/]", short_address, "list"),
+    Route("POST", "/", search, "list", XML),
+    Route("POST", "/pypi[/]", search, "list", XML),
+    Route("POST", "/RPC2[/]", search, "list", XML),
+    Route("POST", "/", upload, "update"),
+    Route("POST", "/legacy[/]", upload, "update"),
+    Route("POST", "/simple[/]", upload, "update"),
+    Route("POST", "/pypi[/]", upload, "update"),
+)
+
+
+@functools.lru_cache(maxsize=None)
+def compile_routes(health_endpoint: str
+                   ) -> Tuple[Tuple[Pattern[str], Route], ...]:
+    """Make the route table into (pattern, route) pairs."""
+    return tuple(
+        (compile_pattern(health_endpoint if route.handler is health
+                         else route.pattern), route) for route in ROUTES)
+
+
+def compile_pattern(pattern: str) -> Pattern[str]:
+    parts = []
+    for part in re.split(r"({.*?}|\[/\])", pattern):
+        if part.startswith("{"):
+            name, _, several = part[1:-1].partition(":")
+            part = f"(?P<{name}>{'.+' if several else '[^/]+'})"
+        elif part == "[/]":
+            part = "/?"
+        else:
+            part = re.escape(part)
+        parts.append(part)
+    return re.compile("".join(parts))
+
+
+def find_route(app: App, method: str, path: str, media_type: str = ""
+               ) -> Tuple[Route, Dict[str, str]]:
+    """Return the route for a request and its path arguments.
+
+    Raises:
+        HTTPError: 404 when no pattern matches the path; 405, with Allow,
+            when one does but not with this method (RFC 9110, 15.5.6).
+    """
+    allowed = set()
+    for pattern, route in compile_routes(app.config.health_endpoint):
+        found = pattern.fullmatch(path)
+        if found:
+            allowed.add(route.method)
+            if route.method == ("GET" if method == "HEAD" else method) \
+                    and route.consumes in ("", media_type):
+                return route, found.groupdict()
+    if "GET" in allowed:
+        allowed.add("HEAD")
+    if allowed:
+        raise HTTPError(405, f"{method} is not possible here",
+                        (("Allow", ", ".join(sorted(allowed))),))
+    raise HTTPError(404, "nothing at this address")
+
+
+def respond(app: App, request: Request) -> Response:
+    """Answer any request.  Never raises: a bug becomes a logged 500."""
+    try:
+        request = localize(app.config, request)
+        log_request(app.config, request)
+        media_type, _, _ = request.headers.get(
+            "content-type", "").partition(";")
+        route, arguments = find_route(
+            app, request.method, request.path, media_type.strip().lower())
+        request = authorize(app, request, route.action)
+        response = route.handler(app, request, **arguments)
+    except HTTPError as error:
+        response = error_response(request, error)
+    except Exception:
+        LOG.exception("%s %s", request.method, printable(request.path))
+        response = error_response(request, HTTPError(
+            500, "internal server error"))
+    log_response(app.config, request, response)
+    return response
+
+
+def authorize(app: App, request: Request, action: str) -> Request:
+    """Return the request with its user, if it may be answered.
+
+    Raises:
+        HTTPError: 401 when credentials are missing or wrong, 403 when no
+            credentials would help.
+    """
+    if request.method == "POST" and is_cross_site(request):
+        raise HTTPError(403, "requests from other sites are refused")
+    if action not in app.config.authenticated:
+        return request
+    if app.check is None:
+        raise HTTPError(403, "uploads are switched off: start the server "
+                        "with -P FILE for accounts, or with -a . -P . to "
+                        "let anyone upload")
+    credentials = parse_basic(request.headers.get("authorization", ""))
+    if credentials is None or not app.check(*credentials):
+        raise HTTPError(401, "a valid user name and password are needed",
+                        (CHALLENGE,))
+    return request._replace(user=credentials[0])
+
+
+def is_cross_site(request: Request) -> bool:
+    """Tell whether a browser sends this for the page of another site."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = request.headers.get("origin")
+    return origin is not None and not (request.base + "/").startswith(
+        origin + "/")
+
+
+def localize(config: Config, request: Request) -> Request:
+    """Take the prefix off the path, and find out who really asks.
+
+    Raises:
+        HTTPError: 404 when the path is not below the prefix.
+    """
+    scheme, _, rest = request.base.partition("://")
+    host, _, mounted = rest.partition("/")
+    if config.trusted_proxies and is_trusted(
+            request.client, config.trusted_proxies):
+        headers = request.headers
+        scheme = forwarded(headers, "proto") or scheme
+        host = forwarded(headers, "host") or host
+        mounted = forwarded(headers, "prefix") or mounted
+        request = request._replace(
+            client=forwarded(headers, "for") or request.client)
+    path = request.path
+    prefix = re.sub("^https?://[^/]+", "", config.server_base_url)
+    if prefix and (path + "/").startswith(prefix + "/"):
+        path = path[len(prefix):] or "/"
+        mounted = prefix
+    elif prefix:
+        raise HTTPError(404, f"this index is at {prefix}/")
+    if scheme not in ("http", "https"):
+        scheme = "http"
+    base = base_url(scheme, host, mounted)
+    if config.server_base_url.startswith("http"):
+        base = config.server_base_url + "/"
+    return request._replace(path=path, base=base)
+
+
+@functools.lru_cache(maxsize=1024)
+def is_trusted(client: str, proxies: Tuple[str, ...]) -> bool:
+    import ipaddress
+    try:
+        address = ipaddress.ip_address(client)
+    except ValueError:
+        return False
+    return any(address in ipaddress.ip_network(proxy, strict=False)
+               for proxy in proxies)
+
+
+def request_values(request: Request) -> Dict[str, Any]:
+    return {"method": request.method, "path": printable(request.path),
+            "query": request.query, "client": request.client,
+            "user": printable(request.user),
+            "agent": printable(request.headers.get("user-agent", "-"))}
+
+
+def log_request(config: Config, request: Request) -> None:
+    if LOG.isEnabledFor(logging.DEBUG):
+        LOG.debug("%s", format_record(
+            config.log_req_frmt, request_values(request)))
+
+
+def log_response(config: Config, request: Request,
+                 response: Response) -> None:
+    if not LOG.isEnabledFor(logging.INFO):
+        return
+    body = response.body
+    values = dict(
+        request_values(request), status=response.status,
+        type=dict(response.headers).get("Content-Type", "-"),
+        length=body.length if isinstance(body, FileSlice) else len(body))
+    if response.status < 400:
+        LOG.info("%s", format_record(config.log_res_frmt, values))
+    else:
+        values["error"] = response.reason
+        LOG.info("%s", format_record(config.log_err_frmt, values))
+
+
+# === 19  Server =============================================================
+
+# Seconds.  Clients reuse a connection within moments; uv keeps 20 for later.
+IDLE_TIMEOUT = 60
+HEAD_TIMEOUT = 10     # for a whole head, from its first byte
+BODY_TIMEOUT = 20     # for each piece of a body
+SEND_TIMEOUT = 60     # without any progress
+LINGER_TIMEOUT = 30   # to read on after an early answer; nginx has 30 too
+GRACE = 30            # for running answers, when the server is stopped
+# bytes; nginx takes 4 x 8 KiB, gunicorn 100 fields of 8 KiB
+HEAD_LIMIT = 32 * 1024
+LINE_LIMIT = 8 * 1024
+# A body that nobody read is thrown away up to here, to keep the connection.
+DRAIN_LIMIT = 64 * 1024
+# Connections that wait to be accepted; uv opens 80 at once.
+BACKLOG = 1024
+
+
+class Wire:
+    """A socket with what was received but not used yet."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.buffer = b""
+
+    def receive(self, deadline: float) -> None:
+        """Add more bytes to the buffer.
+
+        Raises:
+            EOFError: no more will come.
+            socket.timeout: none came before the deadline (monotonic).
+        """
+        self.sock.settimeout(max(deadline - time.monotonic(), 0.001))
+        data = self.sock.recv(64 * 1024)
+        if not data:
+            raise EOFError
+        self.buffer += data
+
+    def read_head(self) -> Optional[bytes]:
+        """Return the next head without its empty line; None at the end.
+
+        Raises:
+            HTTPError: 408, 414 or 431.
+        """
+        try:
+            if not self.buffer:
+                self.receive(time.monotonic() + IDLE_TIMEOUT)
+        except (EOFError, socket.timeout):
+            return None
+        deadline = time.monotonic() + HEAD_TIMEOUT
+        # One empty line may come before a request (RFC 9112, 2.2).
+        while b"\r\n\r\n" not in self.buffer[2:]:
+            if b"\r\n" not in self.buffer[:LINE_LIMIT] \
+                    and len(self.buffer) >= LINE_LIMIT:
+                raise HTTPError(414, "the request line is too long")
+            if len(self.buffer) > HEAD_LIMIT:
+                raise HTTPError(431, "the request head is too long")
+            try:
+                self.receive(deadline)
+            except EOFError:
+                return None
+            except socket.timeout:
+                raise HTTPError(408, "the request head took too long")
+        start = 2 if self.buffer.startswith(b"\r\n") else 0
+        head, _, self.buffer = self.buffer[start:].partition(b"\r\n\r\n")
+        if len(head) > HEAD_LIMIT:
+            raise HTTPError(431, "the request head is too long")
+        return head
+
+    def read(self, size: int) -> bytes:
+        """Return at least one and at most `size` bytes of a body.
+
+        Raises:
+            HTTPError: 400 or 408 when it ends before its time.
+        """
+        if not self.buffer:
+            try:
+                self.receive(time.monotonic() + BODY_TIMEOUT)
+            except EOFError:
+                raise HTTPError(400, "the body of the request is incomplete")
+            except socket.timeout:
+                raise HTTPError(408, "the body of the request stalled")
+        data, self.buffer = self.buffer[:size], self.buffer[size:]
+        return data
+
+    def read_line(self) -> bytes:
+        """Return a line of chunked coding, without its end."""
+        line = b""
+        while not line.endswith(b"\r\n"):
+            if len(line) > LINE_LIMIT:
+                raise HTTPError(400, "a chunk size is too long")
+            line += self.read(1)
+        return line[:-2]
+
+    def send(self, data: bytes) -> None:
+        """Send it all; only progress matters, not the time it takes."""
+        self.sock.settimeout(SEND_TIMEOUT)
+        sent = self.sock.send(data)
+        view = memoryview(data)
+        while sent < len(data):
+            sent += self.sock.send(view[sent:])
+
+    def close(self) -> None:
+        """End the wait for a request, in whatever thread it is."""
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the client was faster
+
+    def linger(self) -> None:
+        """Read on for a while: closing now would destroy the answer on its
+        way to a client that is still sending (RFC 9112, 9.6).
+        """
+        deadline = time.monotonic() + LINGER_TIMEOUT
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+            while time.monotonic() < deadline:
+                self.buffer = b""
+                self.receive(min(deadline, time.monotonic() + 2))
+        except (EOFError, OSError):
+            pass
+
+
+class Body:
+    """The body of one request, as the handler asks for it."""
+
+    def __init__(self, wire: Wire, head: Head) -> None:
+        length = body_length(head)
+        self.wire = wire
+        self.is_chunked = length is None
+        self.left = length or 0  # bytes, of the body or of this chunk
+        self.ended = length == 0
+        self.started = False
+        # Sent at the first read, so never before the account was checked.
+        self.must_invite = not self.ended and bool(head.minor) and \
+            head.headers.get("expect", "").lower() == "100-continue"
+
+    def read(self, size: int) -> bytes:
+        """Return at most `size` more bytes; b"" at the end of the body."""
+        if self.must_invite:
+            self.must_invite = False
+            self.wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self.is_chunked and not self.ended and not self.left:
+            self.next_chunk()
+        if self.ended:
+            return b""
+        data = self.wire.read(min(size, self.left))
+        self.left -= len(data)
+        if not self.is_chunked:
+            self.ended = not self.left
+        return data
+
+    def next_chunk(self) -> None:
+        """Read a chunk size, and the line end after the chunk before it.
+
+        RFC 9112, 7.1; extensions and trailers are not for us.
+        """
+        if self.started and self.wire.read_line():
+            raise HTTPError(400, "a chunk does not end where it should")
+        self.started = True
+        found = re.fullmatch(rb"([0-9A-Fa-f]{1,8})(?:;[\t -~]*)?",
+                             self.wire.read_line())
+        if not found:
+            raise HTTPError(400, "a chunk size is malformed")
+        self.left = int(found.group(1), 16)
+        if not self.left:
+            if self.wire.read_line():
+                raise HTTPError(400, "trailers are not understood")
+            self.ended = True
+
+    def drain(self) -> bool:
+        """Throw away what was not read; False when it is too much."""
+        try:
+            for _ in range(DRAIN_LIMIT // 1024):
+                if self.ended:
+                    return True
+                if self.must_invite or self.left > DRAIN_LIMIT:
+                    return False
+                self.read(DRAIN_LIMIT)
+        except HTTPError:
+            pass
+        return self.ended
+
+
+class Connection(BaseHTTPRequestHandler):
+    """Translates HTTP/1.1 on a socket to Request and Response."""
+
+    server: "Server"
+
+    def setup(self) -> None:
+        # Head and body go out at once anyway; what follows shall not wait.
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.wire = Wire(self.request)
+        self.server.note(self, is_busy=False)
+
+    def handle(self) -> None:
+        while self.handle_request():
+            self.server.note(self, is_busy=False)
+
+    def finish(self) -> None:
+        self.server.forget(self)
+
+    def handle_request(self) -> bool:
+        """Answer one request; tell whether another may follow."""
+        client = self.client_address[0]
+        request = Request("GET", "/", "", {}, self.wire.read, client, "")
+        head, body = None, None
+        try:
+            data = self.wire.read_head()
+            if data is None:
+                return False
+            self.server.note(self, is_busy=True)
+            head = parse_head(data)
+            body = Body(self.wire, head)
+            path, query = split_target(head.target)
+            host = head.headers.get("host", "localhost")
+            request = Request(head.method, path, query, head.headers,
+                              body.read, client, f"http://{host}/")
+        except HTTPError as error:
+            LOG.info("%s sent a bad request: %s", client, error.detail)
+            self.send(head, request, error_response(request, error), False)
+            self.wire.linger()
+            return False
+        response = respond(self.server.app, request)
+        drained = body.drain()
+        keep = drained and wants_more(head) and not self.server.is_stopping
+        keep = self.send(head, request, response, keep) and keep
+        if not drained:
+            self.wire.linger()
+        return keep
+
+    def send(self, head: Optional[Head], request: Request,
+             response: Response, keep: bool) -> bool:
+        """Send an answer; False when it could not be completed."""
+        response, file = open_body(request, response)
+        headers = list(headers_of(response))
+        if not keep:
+            headers.append(("Connection", "close"))
+        elif head and not head.minor:
+            headers.append(("Connection", "keep-alive"))
+        data = head_bytes(response, headers)
+        if file is None:
+            body = response.body
+            if request.method != "HEAD" and isinstance(body, bytes):
+                data += body
+            self.wire.send(data)
+            return True
+        with file:
+            body = response.body
+            assert isinstance(body, FileSlice)
+            self.wire.send(data)
+            sent = body.length and self.request.sendfile(
+                file, body.start, body.length)
+        # A file that shrank meanwhile: the client must see a short body.
+        return bool(sent == body.length)
+
+
+def wants_more(head: Head) -> bool:
+    """Tell whether the connection stays open (RFC 9112, 9.3)."""
+    options = head.headers.get("connection", "").lower()
+    if head.minor:
+        return "close" not in options
+    return "keep-alive" in options
+
+
+def open_body(request: Request, response: Response
+              ) -> Tuple[Response, Optional[BinaryIO]]:
+    """Open the file that a response describes, if it is to be sent.
+
+    Returns:
+        another response when the file is not the described one any more.
+    """
+    body = response.body
+    if not isinstance(body, FileSlice) or request.method == "HEAD":
+        return response, None
+    try:
+        return response, open_whole(body.path, body.identity)
+    except OSError as error:
+        return error_response(request, HTTPError(
+            503, f"the file cannot be read: {error.strerror}",
+            (("Retry-After", "1"),))), None
+
+
+def headers_of(response: Response) -> Iterator[Tuple[str, str]]:
+    """Yield the headers with what only the adapters know."""
+    yield from response.headers
+    if response.status != 304:
+        body = response.body
+        yield "Content-Length", str(
+            body.length if isinstance(body, FileSlice) else len(body))
+
+
+def head_bytes(response: Response,
+               headers: Sequence[Tuple[str, str]]) -> bytes:
+    """Format the head of a response.
+
+    Raises:
+        ValueError: a header would end before its end.
+    """
+    reason = response.reason or phrase(response.status)
+    lines = [f"HTTP/1.1 {response.status} {reason}",
+             "Server: pypi_server", f"Date: {http_date(time.time())}"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    text = "\r\n".join(lines)
+    if text.count("\r") + text.count("\n") != 2 * len(lines) - 2 \
+            or "\0" in text:
+        raise ValueError(f"a header has a line break: {headers!r}")
+    return (text + "\r\n\r\n").encode("latin-1", "replace")
+
+
+if sys.version_info >= (3, 7):
+    from http.server import ThreadingHTTPServer
+else:
+    class ThreadingHTTPServer(ThreadingMixIn, HTTPServer):
+        daemon_threads = True
+
+
+class Server(ThreadingHTTPServer):
+    """Accepts connections, each in a thread of its own."""
+
+    request_queue_size = BACKLOG
+    # On Windows it would let another program take the port as well.
+    allow_reuse_address = os.name != "nt"
+
+    def __init__(self, app: App) -> None:
+        self.app = app
+        self.connections: Dict[Connection, bool] = {}  # is it answering?
+        self.changed = threading.Condition()
+        self.is_stopping = False
+        host, port = app.config.host, app.config.port
+        self.address_family, address = resolve(host, port)
+        try:
+            super().__init__(address, Connection)
+        except OSError as error:
+            raise UsageError(
+                f"cannot listen on {host!r} port {port} ({error.strerror}); "
+                "choose others with --host and --port")
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6 \
+                and hasattr(socket, "IPV6_V6ONLY"):
+            self.socket.setsockopt(
+                socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        # Not HTTPServer's: it asks the name service, which may take long.
+        TCPServer.server_bind(self)
+        self.server_name = str(self.server_address[0])
+        self.server_port = self.server_address[1]
+
+    def get_request(self) -> Tuple[socket.socket, Any]:
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                time.sleep(0.1)  # the caller would try again at once
+            raise
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, (ConnectionError, socket.timeout)):
+            LOG.debug("%s: %s", client_address[0], error)
+        else:
+            LOG.exception("the connection of %s failed", client_address[0])
+
+    def note(self, connection: Connection, is_busy: bool) -> None:
+        """Note whether a connection answers, or waits for a request."""
+        with self.changed:
+            self.connections[connection] = is_busy
+
+    def forget(self, connection: Connection) -> None:
+        with self.changed:
+            del self.connections[connection]
+            self.changed.notify_all()
+
+    def stop(self) -> None:
+        """Accept no more, let running answers end, close the others."""
+        self.server_close()
+        with self.changed:
+            self.is_stopping = True
+            for connection, is_busy in self.connections.items():
+                if not is_busy:
+                    connection.wire.close()
+            self.changed.wait_for(lambda: not self.connections, GRACE)
+
+    @property
+    def url(self) -> str:
+        """The address that clients on this machine can use."""
+        host = self.server_name
+        if host in ("0.0.0.0", "::"):
+            host = "localhost"
+        if ":" in host:
+            host = f"[{host}]"
+        return f"http://{host}:{self.server_port}/"
+
+
+def resolve(host: str, port: int) -> Tuple[socket.AddressFamily, Any]:
+    """Return the address family and the address to listen on.
+
+    Raises:
+        UsageError: no such host is known.
+    """
+    try:
+        found = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"--host {host!r} is not an address of this "
+                         f"machine: {error}")
+    # "localhost" is both; what knows only one of them knows IPv4.
+    family, _, _, _, address = min(
+        found, key=lambda entry: entry[0] != socket.AF_INET)
+    return family, address
+
+
+def serve(app: App, announce: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or ^C; tell when it is up, in one line."""
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+    server = Server(app)
+    try:
+        signal.signal(signal.SIGTERM, interrupt)
+        if not app.config.read_only:
+            remove_leftovers(app.config.roots[0])
+        snapshot = app.directories.fresh()
+        app.warmer.start()
+        prefix = re.sub("^https?://[^/]+", "", app.config.server_base_url)
+        announce(f"Serving {len(snapshot.projects)} projects from "
+                 f"{', '.join(app.config.roots)} at "
+                 f"{server.url.rstrip('/')}{prefix}/")
+        server.serve_forever()
+    except KeyboardInterrupt:
+        LOG.info("stopping")
+    finally:
+        server.stop()
+        app.warmer.stop()
+
+
+# === 20  WSGI ===============================================================
+
+
+class FileBlocks:
+    """The body of a WSGI response that sends a part of a file."""
+
+    def __init__(self, file: BinaryIO, body: FileSlice) -> None:
+        self.file = file
+        self.left = body.length
+        file.seek(body.start)
+
+    def __iter__(self) -> "FileBlocks":
+        return self
+
+    def __next__(self) -> bytes:
+        block = self.file.read(min(BLOCK, self.left))
+        if not block:
+            raise StopIteration
+        self.left -= len(block)
+        return block
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def wsgi_app(app: App) -> Callable[..., Iterable[bytes]]:
+    """Return a WSGI application (PEP 3333) that serves `app`."""
+    def application(environ: Dict[str, Any],
+                    start_response: Callable[..., Any]) -> Iterable[bytes]:
+        app.warmer.start()
+        try:
+            request = wsgi_request(environ)
+        except HTTPError as error:
+            request = Request("GET", "/", "", {}, io.BytesIO().read, "", "")
+            response = error_response(request, error)
+        else:
+            response = respond(app, request)
+        response, file = open_body(request, response)
+        reason = response.reason or phrase(response.status)
+        start_response(
+            f"{response.status} {reason}".encode("latin-1", "replace")
+            .decode("latin-1"), list(headers_of(response)))
+        if file is not None and isinstance(response.body, FileSlice):
+            return FileBlocks(file, response.body)
+        is_sent = request.method != "HEAD" and isinstance(
+            response.body, bytes)
+        return [response.body] if is_sent else []  # type: ignore[list-item]
+    return application
+
+
+def wsgi_request(environ: Mapping[str, Any]) -> Request:
+    """Translate the environment of a WSGI request.
+
+    Raises:
+        HTTPError: 400 when its path is malformed.
+    """
+    # PEP 3333 hands over bytes dressed as latin-1 text; undress them.
+    path = check_path(environ.get("PATH_INFO", "").encode("latin-1"))
+    headers = {
+        re.sub("^HTTP_", "", name).replace("_", "-").lower(): text
+        for name, text in environ.items() if text and (
+            name.startswith("HTTP_")
+            # CGI left these two without the prefix (RFC 3875, 4.1).
+            or name in ("CONTENT_TYPE", "CONTENT_LENGTH"))}
+    host = headers.get("host") or "{SERVER_NAME}:{SERVER_PORT}".format(
+        **environ)
+    script = environ.get("SCRIPT_NAME", "").encode("latin-1")
+    return Request(
+        environ["REQUEST_METHOD"], path or "/",
+        environ.get("QUERY_STRING", ""), headers, wsgi_reader(environ),
+        environ.get("REMOTE_ADDR", ""),
+        f"{environ['wsgi.url_scheme']}://{host}{check_path(script)}/")
+
+
+def wsgi_reader(environ: Mapping[str, Any]) -> Callable[[int], bytes]:
+    """Return what reads the body, and never beyond its end."""
+    text = environ.get("CONTENT_LENGTH") or "0"
+    if environ.get("wsgi.input_terminated"):  # the server ends the stream
+        return lambda size: bytes(environ["wsgi.input"].read(size))
+    left = int(text) if text.isdigit() else 0
+
+    def read(size: int) -> bytes:
+        nonlocal left
+        data: bytes = environ["wsgi.input"].read(min(size, left))
+        if left and not data:
+            raise HTTPError(400, "the body of the request is incomplete")
+        left -= len(data)
+        return data
+    return read
+
+
+# === 21  Command line =======================================================
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="pypi-server", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "--version", action="version", version=f"%(prog)s {__version__}")
+    add_options(parser, [option for option in OPTIONS if option.common])
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    commands.required = True  # the keyword of the same name needs 3.7
+    run = commands.add_parser(
+        "run", help="serve package directories",
+        description="Serve package directories as a Python package index.")
+    run.add_argument(
+        "roots", nargs="*", metavar="DIRECTORY", default=argparse.SUPPRESS,
+        help="serve the archives in this directory and below; of several "
+        "with the same name, that in the first directory (default: "
+        f"{Config().roots[0]})")
+    run.add_argument(
+        "--version", action="version", version=f"%(prog)s {__version__}")
+    add_options(run, OPTIONS)
+    passwd = commands.add_parser(
+        "passwd", help="add, change or remove a user of a password file",
+        description="Add, change or remove a user of a password file.  The "
+        "password is asked for, or read from the first line of the input "
+        "when that is no terminal.")
+    passwd.add_argument("password_file", metavar="FILE", help="the password "
+                        "file, which is made if it does not exist")
+    passwd.add_argument("user", metavar="USER", help="name of the user")
+    passwd.add_argument("-D", "--delete", action="store_true",
+                        help="remove the user")
+    return parser
+
+
+def add_options(parser: argparse.ArgumentParser,
+                options: Iterable[Option]) -> None:
+    """Add options without defaults: those are in Config.
+
+    So an option before the command is not undone by its default after it.
+    """
+    for option in options:
+        settings: Dict[str, Any] = {}
+        if option.metavar == "+":
+            settings["action"] = "count"
+        elif not option.metavar:
+            settings["action"] = "store_true"
+        else:
+            settings.update(metavar=option.metavar, type=option.parse)
+        default = getattr(Config(), option.field)
+        text = option.help.replace("%", "%%")
+        if default and option.metavar:
+            shown = ",".join(default) if isinstance(default, tuple) \
+                else default
+            text += f" (default: {shown})".replace("%", "%%")
+        parser.add_argument(*option.flags, dest=option.field, help=text,
+                            default=argparse.SUPPRESS, **settings)
+
+
+def start_logging(config: Config) -> None:
+    """Send the log where the options say.
+
+    Raises:
+        UsageError: the log file cannot be written.
+    """
+    handlers: List[logging.Handler] = []
+    if config.log_stream != "none":
+        handlers.append(logging.StreamHandler(
+            getattr(sys, config.log_stream)))
+    if config.log_file:
+        try:
+            handlers.append(logging.FileHandler(
+                os.path.expanduser(config.log_file), encoding="utf-8"))
+        except OSError as error:
+            raise UsageError(f"--log-file {config.log_file!r} cannot be "
+                             f"written: {error.strerror}")
+    LOG.handlers[:] = handlers or [logging.NullHandler()]
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter(config.log_frmt))
+    LOG.propagate = False
+    AUDIT.setLevel(logging.INFO)
+    LOG.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[
+        min(config.verbosity, 2)])
+
+
+def run(found: Dict[str, Any]) -> None:
+    """Serve, as the options say."""
+    config = Config(**dict(found, roots=tuple(
+        found.get("roots") or Config().roots)))
+    start_logging(config)
+    serve(make_app(config), lambda line: print(line, flush=True))
+
+
+def passwd(found: Dict[str, Any]) -> None:
+    """Change a password file."""
+    path = os.path.expanduser(found["password_file"])
+    digest = None if found["delete"] else new_hash(
+        ask_password(found["user"]))
+    try:
+        change_password(path, found["user"], digest)
+    except OSError as error:
+        raise UsageError(f"the password file {path!r} cannot be written: "
+                         f"{error.strerror}") from error
+
+
+def ask_password(user: str) -> str:
+    """Return a new password, typed twice, or a line of the input.
+
+    Raises:
+        UsageError: it is empty or too long, or the two are not the same.
+    """
+    if sys.stdin.isatty():
+        password = getpass.getpass(f"New password of {user}: ")
+        if getpass.getpass("Once more: ") != password:
+            raise UsageError("the passwords are not the same; nothing was "
+                             "changed")
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    if not password or "\0" in password \
+            or len(password.encode("utf-8", "replace")) > PASSWORD_LIMIT:
+        raise UsageError("a password has at least one character, and at "
+                         f"most {PASSWORD_LIMIT} bytes")
+    return password
+
+
+COMMANDS: Dict[str, Callable[[Dict[str, Any]], None]] = {
+    "run": run, "passwd": passwd}
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run a command line; return the exit status, 2 for a usage error."""
+    try:
+        found = vars(make_parser().parse_args(argv))
+        COMMANDS[found.pop("command")](found)
+    except UsageError as error:
+        print(f"pypi-server: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
