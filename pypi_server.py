@@ -44,6 +44,7 @@ import io
 import json
 import logging
 import math
+import operator
 import os
 import re
 import shutil
@@ -274,7 +275,7 @@ INSTALLER = re.compile(r"(.+)\.(?:exe|msi)|(.+-py[23]\.\d+)-.+")
 # What bdist_dumb and the installers put between version and extension.
 BUILT_FOR = re.compile(
     r"(?<=\d)(?:\.(?:linux-\w+|macosx-[\d.]+-\w+|win32|win-\w+))?"
-    r"(?:-py\d(?:\.\d+)?)?$", re.ASCII)
+    r"(?:-py\d(?:\.\d+)?(?:-[-.\w]+)?)?$", re.ASCII)
 
 
 def normalize(name: str) -> str:
@@ -425,8 +426,13 @@ def parse_filename(filename: str) -> Optional[Filename]:
         if not found:
             return None
         stem, filetype = found.group(1) or found.group(2), "bdist_wininst"
+        if filename.endswith(".msi"):
+            filetype = "bdist_msi"
     # "foo-1.0.win-amd64-py2.7" is a "foo-1.0".
-    name, version = split_stem(BUILT_FOR.sub("", stem, 1))
+    bare = BUILT_FOR.sub("", stem, 1)
+    if extension and not re.fullmatch(r"(-py[\d.]+)?", stem[len(bare):]):
+        filetype = "bdist_dumb"
+    name, version = split_stem(bare)
     return Filename(normalize(name), version, filetype) if name else None
 
 
@@ -669,7 +675,7 @@ def split_target(target: str) -> Tuple[str, str]:
             encodes is not UTF-8 or has control characters.
     """
     path, _, query = target.partition("?")
-    path = re.sub("^https?://[^/]+", "", path, 1, re.IGNORECASE)
+    path = re.sub("^https?://[^/]+", "", path, flags=re.IGNORECASE)
     if not path.startswith("/") or "#" in target \
             or re.search("%(?![0-9A-Fa-f]{2})", path):
         raise HTTPError(400, "the request target is malformed")
@@ -923,6 +929,12 @@ def parse_htpasswd(text: str) -> Tuple[Dict[str, str], List[str]]:
     return users, problems
 
 
+def is_known(digest: str) -> bool:
+    """Tell whether verify_password() needs nothing else for this hash."""
+    return digest.startswith("{SHA}") or bool(
+        MD5_CRYPT.fullmatch(digest) or SHA_CRYPT.fullmatch(digest))
+
+
 def verify_password(password: bytes, digest: str,
                     elsewhere: Callable[[bytes, str], Optional[bool]]
                     ) -> Optional[bool]:
@@ -1054,10 +1066,9 @@ def parse_basic(header: str) -> Optional[Tuple[str, str]]:
 
 # === 8  Metadata ============================================================
 
-# An archive that cannot be read shows in one of these, by its format.
-BROKEN = (ValueError, zipfile.BadZipFile, zlib.error, struct.error, EOFError,
-          LookupError, NotImplementedError, RuntimeError, OverflowError,
-          MemoryError)
+# PKWARE APPNOTE.TXT, 4.3.16: the last record of a zip, before its comment.
+ZIP_END = struct.Struct("<4s4H2LH")
+ZIP_COMMENT_LIMIT = 65535  # bytes
 
 
 def read_archive(file: BinaryIO, archive: Archive,
@@ -1079,7 +1090,9 @@ def read_archive(file: BinaryIO, archive: Archive,
     hashes = {name: make_hash(name) for name in algorithms}
     try:
         metadata = read_metadata(file, archive, hashes)
-    except BROKEN as error:
+    except Exception as error:
+        if is_read_error(error):
+            raise
         return withheld(str(error) or type(error).__name__)
     return make_facts(archive, metadata, {
         name: found.hexdigest() for name, found in hashes.items()})
@@ -1094,6 +1107,17 @@ def make_facts(archive: Archive, metadata: Optional[bytes],
         "", digests,
         hashlib.sha256(metadata or b"").hexdigest() if is_wheel else "",
         first(fields, "requires-python"), first(fields, "summary"))
+
+
+def is_read_error(error: Exception) -> bool:
+    """Tell a disk that fails from an archive that is corrupt.
+
+    zipfile answers corruption with errors of a dozen types.  Of OSError,
+    bz2 raises some without a number, and a corrupt offset leads to a seek
+    that is invalid.
+    """
+    return isinstance(error, OSError) and \
+        error.errno not in (None, errno.EINVAL)
 
 
 def withheld(problem: str) -> Facts:
@@ -1118,7 +1142,8 @@ def read_metadata(file: BinaryIO, archive: Archive,
         check: is called with the path of every member.
 
     Raises:
-        ValueError and others of BROKEN: the archive is not whole.
+        Exception: the archive is not whole, or not readable; see
+            is_read_error().
     """
     filename = archive.filename
     if filename.endswith(TAR_EXTENSIONS):
@@ -1147,13 +1172,19 @@ def metadata_in_zip(file: BinaryIO, archive: Archive,
                     check: Optional[Callable[[str], None]]
                     ) -> Optional[bytes]:
     """Return METADATA or PKG-INFO out of a wheel, egg, zip or installer."""
+    check_zip_end(file)
     with zipfile.ZipFile(file) as members:
         names = members.namelist()
+        # The end of a zip inside is not the end of the one around it.
+        if archive.filetype != "bdist_wininst" and min(
+                (info.header_offset for info in members.infolist()),
+                default=0):
+            raise ValueError("it does not begin like a zip")
         for member_name in names if check else ():
             check(member_name)  # type: ignore[misc]
         name = metadata_member(names, archive)
         if name is None:
-            if archive.filetype == "bdist_wininst":
+            if archive.filetype in ("bdist_wininst", "bdist_dumb"):
                 return None
             raise ValueError("it has no core metadata")
         with members.open(name) as member:
@@ -1161,6 +1192,38 @@ def metadata_in_zip(file: BinaryIO, archive: Archive,
     if len(data) > METADATA_LIMIT:
         raise ValueError(f"{name} is larger than {METADATA_LIMIT} bytes")
     return data
+
+
+def check_zip_end(file: BinaryIO) -> None:
+    """Check that the last record of a zip stands where the file ends.
+
+    zipfile takes a file whose comment is cut off.
+
+    Raises:
+        ValueError: it does not.
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(size - ZIP_END.size - ZIP_COMMENT_LIMIT, 0))
+    tail = read_fully(file, ZIP_END.size + ZIP_COMMENT_LIMIT)
+    at = tail.rfind(b"PK\5\6")
+    while at >= 0:
+        if len(tail) - at >= ZIP_END.size and at + ZIP_END.size \
+                + ZIP_END.unpack_from(tail, at)[-1] == len(tail):
+            return
+        at = tail.rfind(b"PK\5\6", 0, at)
+    raise ValueError("it is no zip, or it is cut off")
+
+
+def read_fully(file: BinaryIO, size: int) -> bytes:
+    """Read up to the end, or so much: a raw file may give less at once."""
+    blocks = []
+    while size:
+        block = file.read(size)
+        if not block:
+            break
+        blocks.append(block)
+        size -= len(block)
+    return b"".join(blocks)
 
 
 def metadata_member(names: Iterable[str], archive: Archive) -> Optional[str]:
@@ -1223,7 +1286,8 @@ def decompressor(filename: str) -> Callable[[], Any]:
         return bz2.BZ2Decompressor
     if filename.endswith("xz"):
         import lzma
-        return lzma.LZMADecompressor
+        # Any other format would take a file of zeros for an empty one.
+        return functools.partial(lzma.LZMADecompressor, lzma.FORMAT_XZ)
     return lambda: zlib.decompressobj(zlib.MAX_WBITS | 16)  # gzip
 
 
@@ -1330,7 +1394,10 @@ def tar_number(field: bytes) -> int:
     """Decode a size: octal digits, or base 256 with the first bit set."""
     if field[0] & 0x80:
         return int.from_bytes(field[1:], "big")
-    return int(field.strip(b" \0") or b"0", 8)
+    digits = field.strip(b" \0") or b"0"
+    if not re.fullmatch(b"[0-7]+", digits):  # int() takes a sign as well
+        raise ValueError("a size in the tar is malformed")
+    return int(digits, 8)
 
 
 def parse_metadata(data: bytes) -> Dict[str, List[str]]:
@@ -2668,7 +2735,7 @@ class Reader:
         try:
             with open_whole(file.archive.path, file.identity) as stream:
                 return read_metadata(stream, file.archive, {}) or b""
-        except (OSError,) + BROKEN:
+        except Exception:  # it was whole: so it is another by now
             raise HTTPError(503, f"{file.archive.filename} is changing",
                             (("Retry-After", "1"),))
 
@@ -3002,7 +3069,7 @@ class Accounts:
         self.users: Dict[str, str] = {}
         self.identity: Optional[Identity] = None
         self.lock = threading.Lock()
-        self.problem = ""
+        self.problems: List[str] = []  # those that were logged
         # A digest of each pair that was verified, with the hash that it was
         # verified by: a changed line is another pair.  The key makes it
         # worthless outside this process.
@@ -3028,32 +3095,32 @@ class Accounts:
                     text = file.read()
             except OSError as error:
                 self.users, self.identity = {}, None
-                self.report(f"the password file {self.path} cannot be read "
-                            f"({error.strerror}); nobody can log in")
+                self.report([
+                    f"the password file {self.path} cannot be read "
+                    f"({error.strerror}); nobody can log in"])
                 return
-            changed = identity and max(
-                identity.mtime_ns, identity.ctime_ns) / 1e9
-            is_recent = time.time() - (changed or 0) < SETTLED_COARSE
+            changed = max(identity.mtime_ns, identity.ctime_ns) / 1e9 \
+                if identity else 0
+            is_recent = abs(time.time() - changed) < SETTLED_COARSE
             if is_recent and self.users and not text.endswith("\n"):
                 return  # an editor is in the middle of it
             self.users, problems = parse_htpasswd(text)
             # What was written within the tick of its time stamp may change
             # once more without a trace.
             self.identity = None if is_recent else identity
-            self.report("; ".join(
-                f"{self.path}: {problem}"
-                for problem in problems + self.unverifiable()))
+            self.report([f"{self.path}: {problem}"
+                         for problem in problems + self.unverifiable()])
 
     def unverifiable(self) -> List[str]:
         """Tell which users cannot log in on this machine, and the remedy."""
         kinds: Dict[str, Optional[bool]] = {}
         found = []
         for user, digest in self.users.items():
-            # A probe with the least cost; the result does not matter.
-            probe = re.sub(r"^(\$2[abxy]?\$)\d\d", r"\g<1>04", digest)
             kind = digest[:4]
             if kind not in kinds:
-                kinds[kind] = verify_password(b"", probe, verify_elsewhere)
+                # A probe with the least cost; the result does not matter.
+                kinds[kind] = is_known(digest) or verify_elsewhere(
+                    b"", re.sub(r"^(\$2[abxy]?\$)\d\d", r"\g<1>04", digest))
             if kinds[kind] is None:
                 found.append(
                     f"the hash of {user!r} cannot be verified here; install "
@@ -3061,10 +3128,12 @@ class Accounts:
                     "password anew with the passwd command")
         return found
 
-    def report(self, problem: str) -> None:
-        if problem and problem != self.problem:
-            LOG.warning("%s", problem)
-        self.problem = problem
+    def report(self, problems: List[str]) -> None:
+        """Log what was not wrong when the file was last read."""
+        for problem in problems:
+            if problem not in self.problems:
+                LOG.warning("%s", problem)
+        self.problems = problems
 
     def check(self, user: str, password: str) -> bool:
         """Tell whether this is a user with that password.
@@ -3286,11 +3355,11 @@ def wanted_type(request: Request, offers: Sequence[str]) -> str:
     return found
 
 
-def kept_page(app: App, key: Any, source: Any,
-              render: Callable[[], Page]) -> Page:
+def kept_page(app: App, key: Any, source: Any, render: Callable[[], Page],
+              is_same: Callable[[Any, Any], bool] = operator.is_) -> Page:
     """Return the page under a key, rendered anew if its source changed."""
     kept = app.pages.get(key)
-    if kept is not None and (kept[0] is source or kept[0] == source):
+    if kept is not None and is_same(kept[0], source):
         return kept[1]
     page = render()
     app.pages.put(key, (source, page), len(page.body) + len(page.compressed))
@@ -3444,7 +3513,7 @@ def archives(app: App, request: Request) -> Response:
     It must look at every file, so it does not do that for every request.
     """
     snapshot = app.directories.index()
-    moment = int(time.monotonic() / WARM_INTERVAL)
+    now = time.monotonic()
 
     def render() -> Page:
         locations = []
@@ -3454,7 +3523,9 @@ def archives(app: App, request: Request) -> Response:
                           for file in (found.files if found else ())]
         return archives_html(locations)
     return reply_page(request, kept_page(
-        app, ("archives",), (snapshot, moment), render))
+        app, ("archives",), (snapshot, now), render,
+        lambda kept, new: kept[0] is new[0]
+        and new[1] - kept[1] < WARM_INTERVAL))
 
 
 def download(app: App, request: Request, location: str) -> Response:
@@ -3487,7 +3558,7 @@ def core_metadata(app: App, request: Request, location: str) -> Response:
         assert file
         return make_page(BINARY, app.directories.reader.metadata(file))
     return reply_page(request, kept_page(
-        app, ("metadata", location), file.identity, render))
+        app, ("metadata", location), file.identity, render, operator.eq))
 
 
 def legacy_project(app: App, request: Request, project: str,
@@ -3659,9 +3730,9 @@ class Form:
 def upload(app: App, request: Request) -> Response:
     """Answer a POST of twine and its kind, whatever its :action is."""
     root = app.config.roots[0]
-    check_upload(app.config, request)
     form = Form(root, app.config.max_upload_size)
     try:
+        check_upload(app.config, request)
         receive_form(form, request)
         action = form.value(":action")
         if action not in UPLOAD_ACTIONS:
@@ -3845,7 +3916,9 @@ def check_archive(app: App, form: Form, archive: Archive,
     try:
         incoming.file.seek(0)
         metadata = read_metadata(incoming.file, archive, {}, check_member)
-    except BROKEN as error:
+    except Exception as error:
+        if is_read_error(error):
+            raise
         raise HTTPError(
             400, f"{filename} is not a whole archive: {error}") from error
     fields = parse_metadata(metadata or b"")
@@ -4029,6 +4102,11 @@ ROUTES = (
 )
 
 
+# RFC 9110, 9 and RFC 5789
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS",
+           "TRACE", "PATCH")
+
+
 @functools.lru_cache(maxsize=None)
 def compile_routes(health_endpoint: str
                    ) -> Tuple[Tuple[Pattern[str], Route], ...]:
@@ -4070,6 +4148,8 @@ def find_route(app: App, method: str, path: str, media_type: str = ""
                 return route, found.groupdict()
     if "GET" in allowed:
         allowed.add("HEAD")
+    if method not in METHODS:
+        raise HTTPError(501, f"there is no method {method}")
     if allowed:
         raise HTTPError(405, f"{method} is not possible here",
                         (("Allow", ", ".join(sorted(allowed))),))
@@ -4278,7 +4358,7 @@ class Wire:
         if not self.buffer:
             try:
                 self.receive(time.monotonic() + BODY_TIMEOUT)
-            except EOFError:
+            except (EOFError, ConnectionError):
                 raise HTTPError(400, "the body of the request is incomplete")
             except socket.timeout:
                 raise HTTPError(408, "the body of the request stalled")

@@ -1,0 +1,134 @@
+"""Run everything: `python3 -m tests`.
+
+First the pinned clients and the mirror are installed, once.  The whole suite
+then runs in the environment "tools", which has the libraries that some tests
+check with; without it, in the interpreter that started this.  All that needs
+no client runs once more on every other interpreter found.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, Tuple
+
+from tests import mirror, toolbox
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+CLIENTS = ("test_clients", "test_mirror", "test_interpreters")
+LIMIT = 20 * 60  # seconds for one job; a test that hangs must not hang CI
+
+
+class Job(NamedTuple):
+    """Modules to run in one interpreter."""
+
+    name: str
+    python: str                # path
+    modules: Tuple[str, ...]
+
+
+def main():
+    install()
+    modules = tuple(sorted(
+        name[:-3] for name in os.listdir(HERE)
+        if name.startswith("test_") and name.endswith(".py")))
+    first = toolbox.describe(toolbox.command("tools") or sys.executable)
+    # Alone, for the promises that are measured in seconds.
+    totals = [report(Job(first.name, first.path, modules))]
+    independent = tuple(name for name in modules if name not in CLIENTS)
+    jobs = [Job(each.name, each.path, independent)
+            for each in toolbox.interpreters() if each.name != first.name]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        totals += pool.map(report, jobs)
+    passed, failed, skipped = map(sum, zip(*totals))
+    print("%d passed, %d failed, %d skipped" % (passed, failed, skipped))
+    return 1 if failed else 0
+
+
+def install():
+    """Install what is missing; say in one sentence each what cannot be."""
+    with toolbox.locked():
+        names = [name for name in toolbox.ENVIRONMENTS
+                 if name not in ("tools", toolbox.LINT)]
+        # The environment "tools" brings the pip that fills the mirror, and
+        # tells whether there is a network at all.
+        problem = install_one("tools", toolbox.install)
+        if problem:
+            for name in names + ["mirror"]:
+                toolbox.note(name, problem)
+            return
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(
+                lambda name: install_one(name, toolbox.install), names))
+        install_one("mirror", mirror.install)
+
+
+def install_one(name, function):
+    """Install, print what happened, and return what went wrong."""
+    start = time.perf_counter()
+    problem = toolbox.attempt(function, name)
+    seconds = time.perf_counter() - start
+    if problem:
+        say(problem)
+    elif seconds > 1:
+        say("installed %s in %d s" % (name, seconds))
+    return problem
+
+
+def report(job):
+    """Run a job, print what went wrong in it, and return its counts."""
+    summary = run(job)
+    lines = ["%s: %d passed, %d failed, %d skipped in %d s" % (
+        job.name, summary["passed"], len(summary["failed"]),
+        len(summary["skipped"]), summary["seconds"])]
+    lines += ["skipped: %s: %s" % (test, reason)
+              for test, reason in summary["skipped"]]
+    lines += ["%s\nFAILED on %s: %s\n%s" % ("=" * 70, job.name, test, text)
+              for test, text in summary["failed"]]
+    say("\n".join(lines))
+    return (summary["passed"], len(summary["failed"]),
+            len(summary["skipped"]))
+
+
+def run(job):
+    """Run a job in a process of its own and return its summary.
+
+    A process that dies or hangs counts as one failed test.
+    """
+    environment = dict(
+        os.environ, PYPI_SERVER_TEST_INTERPRETERS=os.pathsep.join(
+            each.path for each in toolbox.interpreters()))
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "summary.json")
+        command = [job.python, "-W", "error", "-m", "tests.runner", path]
+        with open(os.path.join(folder, "output"), "w+") as output:
+            process = subprocess.Popen(
+                command + ["tests." + name for name in job.modules],
+                cwd=os.path.dirname(HERE), env=environment,
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            try:
+                process.wait(LIMIT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            output.seek(0)
+            printed = output.read()
+        try:
+            with open(path) as file:
+                return json.load(file)
+        except (OSError, ValueError):
+            return {"passed": 0, "skipped": [], "seconds": 0, "failed": [
+                ["the whole run", "exit status %s\n%s" % (
+                    process.returncode, printed)]]}
+
+
+def say(text):
+    print(text)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
