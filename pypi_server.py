@@ -602,6 +602,8 @@ def forwarded(headers: Mapping[str, str], name: str) -> str:
     return headers.get("x-forwarded-" + name, "").rpartition(",")[2].strip()
 
 
+# All that quote() shall leave as it is, where nothing is to be decoded.
+PRINTABLE = "".join(map(chr, range(0x21, 0x7f)))
 # RFC 9112, 3: method SP request-target SP HTTP-version.  The target is any
 # visible ASCII: http.server would also split at other white space.
 REQUEST_LINE = re.compile(
@@ -2289,6 +2291,20 @@ class Recent(Generic[Value]):
                 self.weight -= self.found.pop(next(iter(self.found)))[1]
 
 
+def parse_identity(text: str) -> Identity:
+    return Identity(*map(int, json.loads(text)))
+
+
+def parse_digests(text: str) -> Dict[str, str]:
+    """Parse what FactCache wrote; ValueError when it did not."""
+    found = json.loads(text)
+    if not isinstance(found, dict) or not all(
+            re.fullmatch("(?:[0-9a-f]{2})+", str(digest))
+            for digest in found.values()):
+        raise ValueError(text)
+    return found
+
+
 class FactCache:
     """Facts by path and identity, in a file that may be lost any time.
 
@@ -2357,8 +2373,8 @@ class FactCache:
                 f"SELECT * FROM facts WHERE path IN ({marks})", paths):
             if path not in self.waiting:
                 with contextlib.suppress(ValueError, TypeError):  # corrupt
-                    found[path] = Identity(*json.loads(identity)), Facts(
-                        problem, json.loads(digests), *rest)
+                    found[path] = parse_identity(identity), Facts(
+                        str(problem), parse_digests(digests), *map(str, rest))
         return found
 
     def put(self, path: str, identity: Identity, facts: Facts) -> None:
@@ -2422,7 +2438,7 @@ class Snapshot(NamedTuple):
     archives: Dict[str, Archive]               # by filename
     projects: Dict[str, Tuple[Archive, ...]]   # by normalized name
     companions: FrozenSet[str]                 # paths
-    statuses: Dict[str, str]                   # path, by normalized name
+    statuses: Dict[str, Tuple[Tuple[int, str], ...]]  # (root's place, path)
     unreadable: str                            # why a root cannot be served
 
 
@@ -2447,8 +2463,10 @@ class Draft:
         if name.endswith(COMPANIONS):
             self.companions.add(f"{root}/{directory}{name}")
         elif name.endswith(STATUS):
-            self.statuses.setdefault(
-                normalize(name[:-len(STATUS)]), f"{root}/{directory}{name}")
+            project = normalize(name[:-len(STATUS)])
+            self.statuses[project] = tuple(sorted({
+                *self.statuses.get(project, ()),
+                (self.order[root], f"{root}/{directory}{name}")}))
         else:
             parsed = parse_filename(name)
             if parsed:
@@ -2470,8 +2488,9 @@ class Draft:
         path = f"{root}/{directory}{name}"
         self.companions.discard(path)
         if name.endswith(STATUS):
-            self.statuses = {project: found for project, found
-                             in self.statuses.items() if found != path}
+            project = normalize(name[:-len(STATUS)])
+            self.statuses[project] = tuple(
+                entry for entry in self.statuses[project] if entry[1] != path)
         shadowed = [archive for archive in self.shadowed.pop(name, ())
                     if archive.path != path]
         archive = self.archives.get(name)
@@ -2501,6 +2520,13 @@ class Draft:
                 projects.pop(name, None)
         return Snapshot(self.archives, projects, frozenset(self.companions),
                         self.statuses, "")
+
+
+def is_file(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a link to itself, for example
+        return False
 
 
 class Tree:
@@ -2578,10 +2604,15 @@ class Tree:
                 below = f"{directory}{folder}/"
                 try:
                     listings[root, below] = self.listing(root, below)
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
                 except OSError as error:
                     self.report(f"{root}/{below}", str(error.strerror))
-                else:
-                    queue.append(below)
+                    if (root, below) not in self.listings:
+                        continue
+                    # What was in it is still local, see promise 6.
+                    listings[root, below] = self.listings[root, below]
+                queue.append(below)
 
     def listing(self, root: str, directory: str) -> Listing:
         """Return the listing of a directory, read anew if it changed."""
@@ -2616,7 +2647,7 @@ class Tree:
                                 "that cannot be shown")
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(name)
-                elif entry.is_file():
+                elif is_file(entry):
                     names.append(name)
         return frozenset(names), tuple(folders)
 
@@ -2680,12 +2711,25 @@ class Reader:
         rest = first[1] + need - now
         return min(rest, need - age) if age > 0 else rest
 
+    def pause(self, path: str, identity: Optional[Identity],
+              known: Mapping[str, Tuple[Any, Facts]]) -> float:
+        """Return for how many seconds it is worth to wait for a file.
+
+        A client that comes just after a file was replaced waits a moment
+        rather than find none; for one that is seen growing nobody waits.
+        """
+        before = self.changing.get(path)
+        if identity is None:
+            return 0.0
+        rest = self.settles_in(path, identity, known)
+        return 0.0 if before and before[0] != identity else rest
+
     def facts(self, archive: Archive, identity: Optional[Identity],
               known: Mapping[str, Tuple[Any, Facts]],
               algorithms: FrozenSet[str]) -> Tuple[Facts, bool]:
         """Return the facts of a file, and whether they are final."""
         if identity is None:
-            return withheld("it is gone"), True
+            return withheld("it cannot be looked at"), True
         path = archive.path
         if path in known and known[path][0] == identity:
             facts = known[path][1]
@@ -2853,20 +2897,15 @@ class Directories:
                 and algorithms <= last.algorithms:
             return last._replace(snapshot=snapshot, until=until)
         known = self.reader.cache.get([archive.path for archive in archives])
-        if last:
-            # Between an old and a new file of a name, clients wait a moment
-            # rather than find none.
-            pause = max((self.reader.settles_in(sight[0].path, sight[1], known)
-                         for sight in seen[:-1]
-                         if sight[1] and sight[0].filename in last.files),
-                        default=0.0)
-            if pause > 0:
-                time.sleep(pause)
-                seen = self.look_at(name, snapshot)
+        pause = max(self.reader.pause(archive.path, identity, known)
+                    for archive, identity, *_ in seen[:len(archives)])
+        if pause > 0:
+            time.sleep(pause)
+            seen = self.look_at(name, snapshot)
         files: List[File] = []
         refused: List[Tuple[str, str]] = []
         settled = True
-        for archive, identity, yanked, signed, provenance in seen[:-1]:
+        for archive, identity, yanked, signed, provenance in seen[:len(archives)]:
             facts, final = self.reader.facts(
                 archive, identity, known, algorithms)
             settled = settled and final
@@ -2879,7 +2918,7 @@ class Directories:
                     signed, provenance))
         files.sort(key=lambda file: (version_key(file.archive.version),
                                      file.archive.filename))
-        status, reason = self.status(snapshot.statuses.get(name))
+        status, reason = self.status(name, snapshot)
         return State(
             Project(name, tuple(files), status, reason, tuple(refused)),
             {file.archive.filename: file for file in files},
@@ -2889,8 +2928,8 @@ class Directories:
         """Return all that a state depends on, besides the files' content.
 
         One tuple for each archive: itself, its identity, that of its
-        .yanked, and whether there is a signature and a provenance.  The
-        last item is the identity of the status file.
+        .yanked, and whether there is a signature and a provenance.  Then
+        the identities of the status files.
         """
         companions = snapshot.companions
         return tuple(
@@ -2900,12 +2939,16 @@ class Directories:
              archive.path + SIGNATURE in companions,
              archive.path + PROVENANCE in companions)
             for archive in snapshot.projects[name]
-        ) + (look(snapshot.statuses.get(name, "")),)
+        ) + tuple(look(path) for _, path in snapshot.statuses.get(name, ()))
 
-    def status(self, path: Optional[str]) -> Tuple[str, str]:
-        """Return (status, reason) out of a status file."""
-        word, _, reason = (read_text(path) if path else "").partition(" ")
-        if path and word.lower() not in STATUSES:
+    def status(self, name: str, snapshot: Snapshot) -> Tuple[str, str]:
+        """Return (status, reason) of a project, out of its status file."""
+        entries = snapshot.statuses.get(name)
+        if not entries:
+            return "", ""
+        path = entries[0][1]
+        word, _, reason = read_text(path).partition(" ")
+        if word.lower() not in STATUSES:
             self.reader.note(path, "its first word must be one of "
                              f"{', '.join(STATUSES)}, not {word!r}")
             return "", ""
@@ -2928,11 +2971,10 @@ class Directories:
         with self.alone(archive.path):
             identity = look(archive.path)
             known = self.reader.cache.get([archive.path])
-            if identity:
-                pause = self.reader.settles_in(archive.path, identity, known)
-                if pause > 0:
-                    time.sleep(pause)
-                    identity = look(archive.path)
+            pause = self.reader.pause(archive.path, identity, known)
+            if pause > 0:
+                time.sleep(pause)
+                identity = look(archive.path)
             facts, final = self.reader.facts(
                 archive, identity, known, self.algorithms)
         if identity is None or facts.problem:
@@ -3328,8 +3370,14 @@ def content_type(media_type: str) -> Tuple[str, str]:
     return "Content-Type", media_type + charset
 
 
-def redirect(location: str) -> Response:
-    """Redirect for now: pip keeps what is called permanent for ever."""
+def redirect(location: str, request: Optional[Request] = None) -> Response:
+    """Redirect for now: pip keeps what is called permanent for ever.
+
+    Args:
+        request: whose query is passed on.
+    """
+    if request and request.query:
+        location += "?" + quote(request.query, safe=PRINTABLE)
     return Response(302, (("Location", location), content_type(TEXT),
                           NO_STORE), b"")
 
@@ -3434,7 +3482,8 @@ def error_response(request: Request, error: HTTPError) -> Response:
     return Response(
         error.status, (content_type(media_type), NO_STORE, NO_SNIFFING)
         + error.headers, text.encode("utf-8", "replace"),
-        printable(error.detail)[:200])
+        printable(error.detail)[:200].encode(
+            "latin-1", "replace").decode("latin-1"))
 
 
 def phrase(status: int) -> str:
@@ -3483,10 +3532,9 @@ def project_detail(app: App, request: Request, project: str) -> Response:
     name = normalize(project)
     found = app.directories.project(name)
     if found is None:
-        return elsewhere(app, name)
+        return elsewhere(app, project)
     if name != project:
-        query = "?" + request.query if request.query else ""
-        return redirect(f"../{quote(name)}/{query}")
+        return redirect(f"../{quote(name)}/", request)
     # Only provenance is absolute, see file_url(): one page for all hosts.
     base = request.base if any(file.provenance for file in found.files) \
         else ""
@@ -3500,11 +3548,12 @@ def project_detail(app: App, request: Request, project: str) -> Response:
         app, ("project", name, media_type, base), found, render))
 
 
-def elsewhere(app: App, name: str) -> Response:
-    """Answer for a project that is not here, in no form."""
-    if app.config.disable_fallback or not PROJECT_NAME.fullmatch(name):
-        raise HTTPError(404, f"no project named {name!r}")
-    return redirect(f"{app.config.fallback_url.rstrip('/')}/{name}/")
+def elsewhere(app: App, project: str) -> Response:
+    """Answer for a project of which nothing is here."""
+    if app.config.disable_fallback or not PROJECT_NAME.fullmatch(project):
+        raise HTTPError(404, f"no project named {project!r}")
+    fallback = app.config.fallback_url.rstrip("/")
+    return redirect(f"{fallback}/{normalize(project)}/")
 
 
 def archives(app: App, request: Request) -> Response:
@@ -3520,7 +3569,7 @@ def archives(app: App, request: Request) -> Response:
         for name in sorted(snapshot.projects):
             found = app.directories.project(name)
             locations += [file.archive.location
-                          for file in (found.files if found else ())]
+                          for file in (listed_files(found) if found else ())]
         return archives_html(locations)
     return reply_page(request, kept_page(
         app, ("archives",), (snapshot, now), render,
@@ -3584,12 +3633,13 @@ def legacy_project(app: App, request: Request, project: str,
 def short_address(app: App, request: Request, project: str) -> Response:
     """Redirect from an index URL without /simple."""
     up = "../" if request.path.endswith("/") else ""
-    return redirect(f"{up}simple/{quote(normalize(project))}/")
+    return redirect(f"{up}simple/{quote(normalize(project))}/", request)
 
 
 def add_slash(app: App, request: Request, **arguments: str) -> Response:
-    query = "?" + request.query if request.query else ""
-    return redirect(quote(request.path.rpartition("/")[2]) + "/" + query)
+    # At the prefix itself, the path below it is empty.
+    url = quote(request.path) or request.base.rstrip("/")
+    return redirect(url.rpartition("/")[2] + "/", request)
 
 
 def health(app: App, request: Request) -> Response:
@@ -3945,8 +3995,7 @@ def check_status(app: App, project: str) -> None:
     Raises:
         HTTPError: 403.
     """
-    found = app.directories.status(
-        app.directories.index().statuses.get(project))
+    found = app.directories.status(project, app.directories.index())
     if found[0] in ("archived", "quarantined"):
         raise HTTPError(403, f"the project {project} is {found[0]} and takes "
                         f"no files{': ' * bool(found[1])}{found[1]}")
@@ -4078,6 +4127,7 @@ class Route(NamedTuple):
 
 ROUTES = (
     Route("GET", "/", home, ""),
+    Route("GET", "", add_slash, ""),
     Route("GET", "/favicon.ico", icon, ""),
     Route("GET", "/health", health, ""),
     Route("GET", "/simple", add_slash, "list"),
@@ -4092,10 +4142,10 @@ ROUTES = (
     Route("GET", "/pypi/{project}/{version}/json[/]", legacy_project, "list"),
     Route("GET", "/{project}/json[/]", legacy_project, "list"),
     Route("GET", "/{project}[/]", short_address, "list"),
-    Route("POST", "/", search, "list", XML),
+    Route("POST", "[/]", search, "list", XML),
     Route("POST", "/pypi[/]", search, "list", XML),
     Route("POST", "/RPC2[/]", search, "list", XML),
-    Route("POST", "/", upload, "update"),
+    Route("POST", "[/]", upload, "update"),
     Route("POST", "/legacy[/]", upload, "update"),
     Route("POST", "/simple[/]", upload, "update"),
     Route("POST", "/pypi[/]", upload, "update"),
@@ -4228,7 +4278,7 @@ def localize(config: Config, request: Request) -> Request:
     path = request.path
     prefix = re.sub("^https?://[^/]+", "", config.server_base_url)
     if prefix and (path + "/").startswith(prefix + "/"):
-        path = path[len(prefix):] or "/"
+        path = path[len(prefix):]
         mounted = prefix
     elif prefix:
         raise HTTPError(404, f"this index is at {prefix}/")
@@ -4754,9 +4804,8 @@ def wsgi_app(app: App) -> Callable[..., Iterable[bytes]]:
             response = respond(app, request)
         response, file = open_body(request, response)
         reason = response.reason or phrase(response.status)
-        start_response(
-            f"{response.status} {reason}".encode("latin-1", "replace")
-            .decode("latin-1"), list(headers_of(response)))
+        start_response(f"{response.status} {reason}",
+                       list(headers_of(response)))
         if file is not None and isinstance(response.body, FileSlice):
             return FileBlocks(file, response.body)
         is_sent = request.method != "HEAD" and isinstance(
@@ -4783,7 +4832,7 @@ def wsgi_request(environ: Mapping[str, Any]) -> Request:
         **environ)
     script = environ.get("SCRIPT_NAME", "").encode("latin-1")
     return Request(
-        environ["REQUEST_METHOD"], path or "/",
+        environ["REQUEST_METHOD"], path if path or script else "/",
         environ.get("QUERY_STRING", ""), headers, wsgi_reader(environ),
         environ.get("REMOTE_ADDR", ""),
         f"{environ['wsgi.url_scheme']}://{host}{check_path(script)}/")

@@ -36,6 +36,8 @@ BIN = "Scripts" if os.name == "nt" else "bin"
 # What the newest clients run on, the best first.  3.14 comes last because
 # the pins were not made with it.
 RECENT = ("cpython-3.13", "cpython-3.12", "cpython-3.11", "cpython-3.14")
+# twine 4.0.2 imports cgi, which Python 3.13 removed.
+WITH_CGI = ("cpython-3.12", "cpython-3.11")
 # pip 9 and 20.3 and easy_install import collections.MutableMapping, which
 # Python 3.10 removed; pip 22.0 imports pkgutil.ImpImporter, gone in 3.12.
 OLD = ("cpython-3.8", "cpython-3.7", "cpython-3.9", "cpython-3.6",
@@ -50,7 +52,7 @@ ENVIRONMENTS = {
     "pdm": RECENT,
     "hatch_flit": RECENT,
     "pip_tools": RECENT,
-    "twine_4": RECENT,
+    "twine_4": WITH_CGI,
     "pip_22": MIDDLE,
     "pip_20": OLD,
     "pip_9": OLD,
