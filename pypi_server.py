@@ -27,11 +27,13 @@ disk, the network and the clock.  A section uses only those above it.
     18  Routing       the route table, from request to response
     19  Server        the http.server adapter, signals
     20  WSGI          the application for other servers
-    21  Command line  parser and main
+    21  Update        newer releases in another index
+    22  Command line  parser and main
 """
 
 import argparse
 import base64
+import collections
 import contextlib
 import datetime
 import errno
@@ -40,6 +42,8 @@ import getpass
 import hashlib
 import hmac
 import html
+import http.client
+import importlib
 import io
 import json
 import logging
@@ -47,6 +51,7 @@ import math
 import operator
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -65,10 +70,14 @@ from typing import (
     Iterator, List, Mapping, Match, NamedTuple, Optional, Pattern, Sequence,
     Set, Tuple, TypeVar, Union,
 )
-from urllib.parse import quote, unquote, unquote_to_bytes
+from urllib.parse import (
+    SplitResult, quote, unquote, unquote_to_bytes, urljoin, urlsplit,
+    urlunsplit,
+)
 
 __version__ = "0.1.0"
-__all__ = ["Config", "Server", "make_app", "respond", "wsgi_app"]
+__all__ = ["Config", "app", "default_config", "main", "make_app",
+           "paste_app_factory", "wsgi_app"]
 
 Value = TypeVar("Value")
 
@@ -1760,6 +1769,7 @@ class Config(NamedTuple):
     read_only: bool = False
     max_upload_size: int = 0  # bytes; 0 for no limit
     welcome_file: str = ""
+    welcome_msg: str = ""  # instead of a file; of the Python API only
     cache_control: Optional[int] = None  # seconds
     hash_algo: str = "sha256"  # "" for no digests in links
     backend: str = "auto"
@@ -1767,6 +1777,11 @@ class Config(NamedTuple):
     server_base_url: str = ""
     trusted_proxies: Tuple[str, ...] = ()
     verbosity: int = 0
+    index_url: str = "https://pypi.org/simple/"
+    allow_unstable: bool = False
+    execute: bool = False
+    download_directory: str = ""
+    ignorelist_file: str = ""
     log_file: str = ""
     log_stream: str = "stderr"
     log_frmt: str = (
@@ -1784,13 +1799,15 @@ class Option(NamedTuple):
     metavar: str  # "" for a switch, "+" for a switch that counts
     help: str     # without the default: the parser and the README add it
     parse: Callable[[str], Any] = str
-    common: bool = False  # understood by every command, and before it
+    commands: Tuple[str, ...] = ("run",)  # that understand it; see COMMON
 
 
+COMMON = ("", "run", "update")  # "" stands for: before the command
 ACTIONS = ("download", "list", "update")
 LOG_STREAMS = ("stderr", "stdout", "none")
 BACKENDS = ("auto", "simple-dir", "cached-dir")
-SERVERS = ("auto", "wsgiref")
+SERVERS = ("auto", "wsgiref", "gunicorn", "gevent", "waitress", "cherrypy",
+           "twisted", "paste")
 # Keys of --log-frmt: the attributes of logging.LogRecord.
 LOG_KEYS = tuple(
     "asctime created filename funcName levelname levelno lineno message "
@@ -1876,12 +1893,19 @@ def parse_endpoint(text: str) -> str:
     return text
 
 
-def parse_fallback(text: str) -> str:
+def parse_url(text: str, what: str) -> str:
     if not re.fullmatch(r"https?://[^\s?#]+", text):
-        raise UsageError(
-            "--fallback-url must be the URL of an index, as "
-            f"https://pypi.org/simple/, not {text!r}")
+        raise UsageError(f"{what} must be the URL of an index, as "
+                         f"https://pypi.org/simple/, not {text!r}")
     return text
+
+
+def parse_fallback(text: str) -> str:
+    return parse_url(text, "--fallback-url")
+
+
+def parse_index(text: str) -> str:
+    return parse_url(text, "--index-url")
 
 
 def parse_base(text: str) -> str:
@@ -1942,23 +1966,23 @@ def parse_log_format(text: str) -> str:
 
 OPTIONS = (
     Option("verbosity", ("-v", "--verbose"), "+",
-           "log requests; twice: errors and refreshes too", common=True),
+           "log requests; twice: more of them", commands=COMMON),
     Option("log_file", ("--log-file",), "FILE",
-           "log into FILE, as well as to the stream", common=True),
+           "log into FILE, as well as to the stream", commands=COMMON),
     Option("log_stream", ("--log-stream",), "STREAM",
-           "log to stderr, stdout or none", parse_stream, True),
+           "log to stderr, stdout or none", parse_stream, COMMON),
     Option("log_frmt", ("--log-frmt",), "FORMAT",
            "format of log lines, with the keys of logging.LogRecord",
-           parse_log_format, True),
+           parse_log_format, COMMON),
     Option("hash_algo", ("--hash-algo",), "ALGO",
            "algorithm of hashlib for the digests in links of HTML pages; "
-           "one of 0, no, off, false for no digests", parse_hash_algo, True),
+           "one of 0, no, off, false for no digests", parse_hash_algo,
+           COMMON),
     Option("backend", ("--backend",), "NAME",
            "auto and cached-dir keep digests in the cache directory, "
-           "simple-dir only in memory", parse_backend, True),
+           "simple-dir only in memory", parse_backend, COMMON),
     Option("cache_dir", ("--cache-dir",), "DIR",
-           "keep digests in DIR instead of the user's cache directory",
-           common=True),
+           "keep digests in DIR instead of the user's cache directory"),
     Option("port", ("-p", "--port"), "PORT",
            "listen on TCP port PORT; 0 takes a free one", parse_port),
     Option("host", ("-i", "-H", "--interface", "--host"), "HOST",
@@ -1981,6 +2005,9 @@ OPTIONS = (
            parse_endpoint),
     Option("overwrite", ("-o", "--overwrite"), "",
            "let uploads replace files that have other content"),
+    Option("server", ("--server",), "NAME",
+           "serve with the built-in server (auto), or with another one that "
+           f"is installed: {', '.join(SERVERS[1:])}", parse_server),
     Option("read_only", ("--read-only",), "",
            "refuse all uploads and removals"),
     Option("max_upload_size", ("--max-upload-size",), "BYTES",
@@ -2005,6 +2032,21 @@ OPTIONS = (
     Option("log_err_frmt", ("--log-err-frmt",), "FORMAT",
            "format for refused requests; %s shows all keys",
            parse_format(ERROR_KEYS)),
+    Option("execute", ("-x", "--execute"), "",
+           "run the pip commands instead of only printing them",
+           commands=("update",)),
+    Option("download_directory", ("-d", "--download-directory"), "DIR",
+           "put new files into DIR, instead of beside the old ones",
+           commands=("update",)),
+    Option("allow_unstable", ("-u", "--allow-unstable"), "",
+           "update to pre-releases as well", commands=("update",)),
+    Option("ignorelist_file", ("--ignorelist-file", "--blacklist-file"),
+           "FILE", "leave alone the projects that FILE names, one on each "
+           "line: upstream is not even asked for them",
+           commands=("update",)),
+    Option("index_url", ("--index-url",), "URL",
+           "the index that has the newer releases", parse_index,
+           ("update",)),
 )
 
 
@@ -2368,9 +2410,10 @@ class FactCache:
     def select(self, paths: Sequence[str]
                ) -> Dict[str, Tuple[Any, Facts]]:
         marks = ",".join("?" * len(paths))
+        query = f"SELECT * FROM facts WHERE path IN ({marks})"  # noqa: S608
         found = {}
         for path, identity, problem, digests, *rest in self.execute(
-                f"SELECT * FROM facts WHERE path IN ({marks})", paths):
+                query, paths):
             if path not in self.waiting:
                 with contextlib.suppress(ValueError, TypeError):  # corrupt
                     found[path] = parse_identity(identity), Facts(
@@ -2426,9 +2469,9 @@ LONG_AGO = 60
 class Listing(NamedTuple):
     """A directory as it was last listed."""
 
-    stamp: Tuple[int, int]  # mtime_ns, inode
-    since: float            # monotonic; when this stamp was first seen
-    names: FrozenSet[str]   # of files
+    stamp: Tuple[int, int, int]  # mtime_ns, ctime_ns, inode
+    since: float           # monotonic; when this stamp was first seen
+    names: FrozenSet[str]  # of files
     folders: Tuple[str, ...]
 
 
@@ -2618,12 +2661,14 @@ class Tree:
         """Return the listing of a directory, read anew if it changed."""
         path = f"{root}/{directory}"
         found = os.stat(path)
-        stamp = found.st_mtime_ns, found.st_ino
+        # rsync and tar set the modification time back when they are done.
+        stamp = found.st_mtime_ns, found.st_ctime_ns, found.st_ino
         known = self.listings.get((root, directory))
         since = time.monotonic()
         if known and known.stamp == stamp:
             if since - known.since > RACY \
-                    or time.time() - found.st_mtime > LONG_AGO:
+                    or time.time() - max(
+                        found.st_mtime, found.st_ctime) > LONG_AGO:
                 return known
             since = known.since
         names, folders = self.scan(path)
@@ -2905,7 +2950,8 @@ class Directories:
         files: List[File] = []
         refused: List[Tuple[str, str]] = []
         settled = True
-        for archive, identity, yanked, signed, provenance in seen[:len(archives)]:
+        for sight in seen[:len(archives)]:
+            archive, identity, yanked, signed, provenance = sight
             facts, final = self.reader.facts(
                 archive, identity, known, algorithms)
             settled = settled and final
@@ -3072,19 +3118,20 @@ def system_crypt() -> Optional[Callable[[bytes, bytes], bytes]]:
     except ImportError:
         return None
     lock = threading.Lock()
+    function: Any = None
     for name in ("libcrypt.so.2", "libcrypt.so.1", None):
-        try:
+        with contextlib.suppress(OSError, AttributeError, TypeError):
             function = ctypes.CDLL(name).crypt
-        except (OSError, AttributeError, TypeError):
-            continue
-        function.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
-        function.restype = ctypes.c_char_p
+            break
+    else:
+        return None
+    function.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
+    function.restype = ctypes.c_char_p
 
-        def crypt(password: bytes, setting: bytes) -> bytes:
-            with lock:  # its result is in one place for all threads
-                return function(password, setting) or b""
-        return crypt
-    return None
+    def crypt(password: bytes, setting: bytes) -> bytes:
+        with lock:  # its result is in one place for all threads
+            return function(password, setting) or b""
+    return crypt
 
 
 def verify_elsewhere(password: bytes, digest: str) -> Optional[bool]:
@@ -3271,12 +3318,16 @@ class App(NamedTuple):
     directories: Directories
     warmer: Warmer
     check: Optional[Callable[[str, str], bool]]  # (user, password)
-    welcome: str                      # template of the home page
+    welcome: str                      # template of the home page, or ""
     pages: Recent[Tuple[Any, Page]]   # with what they were rendered from
 
 
-def make_app(config: Config) -> App:
+def make_app(config: Config,
+             auther: Optional[Callable[[str, str], bool]] = None) -> App:
     """Build an application; nothing is read or started yet.
+
+    Args:
+        auther: verifies (user, password), instead of a password file.
 
     Raises:
         UsageError: the configuration cannot work.
@@ -3286,11 +3337,11 @@ def make_app(config: Config) -> App:
     directories = Directories(
         config.roots, FactCache(cache_directory(config)),
         {"sha256", config.hash_algo} - {""})
-    welcome = WELCOME
+    welcome = config.welcome_msg
     if config.welcome_file:
         welcome = read_setting("--welcome", config.welcome_file)
-    return App(config, directories, Warmer(directories), checker(config),
-               welcome, Recent(PAGES_LIMIT))
+    return App(config, directories, Warmer(directories),
+               auther or checker(config), welcome, Recent(PAGES_LIMIT))
 
 
 def checker(config: Config) -> Optional[Callable[[str, str], bool]]:
@@ -3502,11 +3553,11 @@ ICON = (b"GIF89a\1\0\1\0\x80\0\0\0\0\0\0\0\0!\xf9\4\1\0\0\0\0,\0\0\0\0\1\0\1"
 
 def home(app: App, request: Request) -> Response:
     snapshot = app.directories.index()
-    content = fill_template(app.welcome, {
+    content = fill_template(app.welcome or WELCOME, {
         "URL": request.base, "VERSION": __version__,
         "NUMPKGS": str(len(snapshot.archives)),
         "PACKAGES": "packages/", "SIMPLE": "simple/"})
-    if app.config.welcome_file:
+    if app.welcome:
         return reply_page(request, make_page(HTML, content.encode("utf-8")))
     return reply_page(request, html_page(HTML, "Python packages", content),
                       FOR_PEOPLE)
@@ -3515,15 +3566,12 @@ def home(app: App, request: Request) -> Response:
 def project_list(app: App, request: Request) -> Response:
     """Answer with the names of all projects (PEP 503, 691)."""
     media_type = wanted_type(request, (SIMPLE_JSON, SIMPLE_HTML, HTML))
+    render = project_list_json if media_type == SIMPLE_JSON \
+        else project_list_html
     snapshot = app.directories.index()
-
-    def render() -> Page:
-        names = sorted(snapshot.projects)
-        if media_type == SIMPLE_JSON:
-            return project_list_json(media_type, names)
-        return project_list_html(media_type, names)
     return reply_page(request, kept_page(
-        app, ("list", media_type), snapshot, render))
+        app, ("list", media_type), snapshot,
+        lambda: render(media_type, sorted(snapshot.projects))))
 
 
 def project_detail(app: App, request: Request, project: str) -> Response:
@@ -3538,12 +3586,11 @@ def project_detail(app: App, request: Request, project: str) -> Response:
     # Only provenance is absolute, see file_url(): one page for all hosts.
     base = request.base if any(file.provenance for file in found.files) \
         else ""
-
-    def render() -> Page:
-        assert found is not None
-        if media_type == SIMPLE_JSON:
-            return project_json(media_type, found, base)
-        return project_html(media_type, found, app.config.hash_algo, base)
+    if media_type == SIMPLE_JSON:
+        render = functools.partial(project_json, media_type, found, base)
+    else:
+        render = functools.partial(
+            project_html, media_type, found, app.config.hash_algo, base)
     return reply_page(request, kept_page(
         app, ("project", name, media_type, base), found, render))
 
@@ -3599,15 +3646,15 @@ def download(app: App, request: Request, location: str) -> Response:
 def core_metadata(app: App, request: Request, location: str) -> Response:
     """Answer with METADATA out of a wheel, to the byte (PEP 658)."""
     archive = app.directories.find(location)
-    file = archive and app.directories.file(archive)
-    if not file or not file.facts.metadata_digest:
-        raise HTTPError(404, f"no metadata of a file {location!r}")
-
-    def render() -> Page:
-        assert file
-        return make_page(BINARY, app.directories.reader.metadata(file))
+    if archive is None:
+        raise HTTPError(404, f"no file named {location!r}")
+    file = app.directories.file(archive)
+    if not file.facts.metadata_digest:
+        raise HTTPError(404, f"{archive.filename} is not a wheel")
     return reply_page(request, kept_page(
-        app, ("metadata", location), file.identity, render, operator.eq))
+        app, ("metadata", location), file.identity,
+        lambda: make_page(BINARY, app.directories.reader.metadata(file)),
+        operator.eq))
 
 
 def legacy_project(app: App, request: Request, project: str,
@@ -3875,7 +3922,7 @@ def file_upload(app: App, request: Request, form: Form) -> str:
         text = "stored"
     else:
         archive = upload_archive(app, name)
-        text = store_archive(app, request, form, archive)
+        text = store_archive(app, request, form, form.incoming, archive)
     if signature:
         store_companion(app, request, archive, SIGNATURE, signature)
     return text
@@ -3892,8 +3939,8 @@ def upload_archive(app: App, filename: str) -> Archive:
         raise HTTPError(400, f"bad file name {filename!r}")
     parsed = parse_filename(filename)
     if not parsed or not PROJECT_NAME.fullmatch(parsed.project) \
-            or not parsed.version[:1].isdigit() \
-            and not parse_version(parsed.version):
+            or not (parsed.version[:1].isdigit()
+                    or parse_version(parsed.version)):
         raise HTTPError(400, f"the file name {filename!r} is not that of a "
                         "wheel, sdist or egg: NAME-VERSION and an extension")
     root = app.config.roots[0]
@@ -3904,22 +3951,21 @@ def upload_archive(app: App, filename: str) -> Archive:
 
 
 def store_archive(app: App, request: Request, form: Form,
-                  archive: Archive) -> str:
+                  incoming: Incoming, archive: Archive) -> str:
     """Check an uploaded archive and give it its name.
 
     Raises:
         HTTPError: 400, 403 or 409; nothing is stored then.
     """
-    incoming, overwrite = form.incoming, app.config.overwrite
-    assert incoming is not None
+    overwrite = app.config.overwrite
     check_digests(form, incoming)
     facts = check_archive(app, form, archive, incoming)
     check_status(app, archive.project)
     taken = check_twins(app, archive)
     digest = incoming.digest("sha256")
     try:
-        if overwrite and sha256_of(taken) == digest or \
-                not overwrite and taken != archive.path:
+        if taken != archive.path if not overwrite \
+                else sha256_of(taken) == digest:
             raise FileExistsError
         identity = incoming.publish(archive.path, overwrite)
     except FileExistsError:
@@ -4434,10 +4480,8 @@ class Wire:
 
     def close(self) -> None:
         """End the wait for a request, in whatever thread it is."""
-        try:
+        with contextlib.suppress(OSError):  # the client was faster
             self.sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the client was faster
 
     def linger(self) -> None:
         """Read on for a while: closing now would destroy the answer on its
@@ -4571,18 +4615,15 @@ class Connection(BaseHTTPRequestHandler):
         elif head and not head.minor:
             headers.append(("Connection", "keep-alive"))
         data = head_bytes(response, headers)
-        if file is None:
-            body = response.body
-            if request.method != "HEAD" and isinstance(body, bytes):
-                data += body
-            self.wire.send(data)
+        body = response.body
+        if isinstance(body, bytes):
+            self.wire.send(data if request.method == "HEAD" else data + body)
+            return True
+        self.wire.send(data)
+        if file is None or not body.length:
             return True
         with file:
-            body = response.body
-            assert isinstance(body, FileSlice)
-            self.wire.send(data)
-            sent = body.length and self.request.sendfile(
-                file, body.start, body.length)
+            sent = self.request.sendfile(file, body.start, body.length)
         # A file that shrank meanwhile: the client must see a short body.
         return bool(sent == body.length)
 
@@ -4855,28 +4896,537 @@ def wsgi_reader(environ: Mapping[str, Any]) -> Callable[[int], bytes]:
     return read
 
 
-# === 21  Command line =======================================================
+# The Python API
+
+
+# Names of settings in the predecessor, and how they are called here.
+SETTINGS = {"root": "roots", "packages": "roots", "interface": "host",
+            "server_method": "server", "redirect_to_fallback":
+            "disable_fallback"}
+
+
+def default_config(**settings: Any) -> Config:
+    """Return a configuration, the defaults but for these settings.
+
+    Args:
+        settings: fields of Config, by these names or the predecessor's.
+            Texts are understood as on the command line, several roots one
+            on each line.
+
+    Raises:
+        UsageError: a setting is unknown, or has a value that cannot be.
+    """
+    parsers = {option.field: option for option in OPTIONS}
+    found: Dict[str, Any] = {}
+    for name, value in settings.items():
+        field = SETTINGS.get(name, name)
+        if field not in Config._fields:
+            raise UsageError(f"there is no setting {name!r}; settings are "
+                             f"{', '.join(sorted(Config._fields))}")
+        option = parsers.get(field)
+        if field == "roots":
+            value = tuple(
+                line.strip() for line in value.splitlines() if line.strip()
+            ) if isinstance(value, str) else tuple(map(os.fspath, value))
+        elif isinstance(value, str) and option and option.metavar:
+            value = int(value) if option.metavar == "+" \
+                else option.parse(value)
+        elif isinstance(value, str) and option:
+            value = value.strip().lower() in ("1", "true", "yes", "on")
+        elif isinstance(getattr(Config(), field), tuple):
+            value = tuple(value or ())
+        if name == "redirect_to_fallback":
+            value = value not in (True, "True", "true", "1", "yes", "on")
+        found[field] = value
+    return Config(**found)
+
+
+def app(auther: Optional[Callable[[str, str], bool]] = None,
+        **settings: Any) -> Callable[..., Iterable[bytes]]:
+    """Return a WSGI application; see default_config() and make_app()."""
+    return wsgi_app(make_app(default_config(**settings), auther))
+
+
+def paste_app_factory(global_config: Mapping[str, Any],
+                      **settings: Any) -> Callable[..., Iterable[bytes]]:
+    """Return a WSGI application for a section of a paste configuration."""
+    return app(**settings)
+
+
+# Other servers
+
+
+def serve_elsewhere(config: Config) -> None:
+    """Serve with one of the WSGI servers that may be installed.
+
+    Raises:
+        UsageError: it is not.
+    """
+    name, start = WSGI_SERVERS[config.server]
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        raise UsageError(
+            f"--server {config.server} needs {name.partition('.')[0]} for "
+            f"this Python ({error}); install it, or leave --server away"
+        ) from error
+    application = wsgi_app(make_app(config))
+    print(f"Serving {', '.join(config.roots)} with {config.server} at "
+          f"http://{config.host}:{config.port}/", flush=True)
+    start(module, application, config.host, config.port)
+
+
+def serve_wsgiref(module: Any, application: Any, host: str, port: int
+                  ) -> None:
+    module.make_server(host, port, application).serve_forever()
+
+
+def serve_waitress(module: Any, application: Any, host: str, port: int
+                   ) -> None:
+    # Its limit of 1 GiB is for others; here it is --max-upload-size.
+    module.serve(application, host=host, port=port, threads=16,
+                 max_request_body_size=2 ** 62)
+
+
+def serve_gunicorn(module: Any, application: Any, host: str, port: int
+                   ) -> None:
+    class Standalone(module.BaseApplication):  # type: ignore[misc]
+        def load_config(self) -> None:
+            self.cfg.set("bind", f"{host}:{port}")
+            self.cfg.set("worker_class", "gthread")
+            self.cfg.set("threads", 16)
+
+        def load(self) -> Any:
+            return application
+    Standalone().run()
+
+
+def serve_gevent(module: Any, application: Any, host: str, port: int
+                 ) -> None:
+    module.WSGIServer((host, port), application).serve_forever()
+
+
+def serve_cherrypy(module: Any, application: Any, host: str, port: int
+                   ) -> None:
+    module.Server((host, port), application, numthreads=16).safe_start()
+
+
+def serve_twisted(module: Any, application: Any, host: str, port: int
+                  ) -> None:
+    loop: Any = importlib.import_module("twisted.internet.reactor")
+    site = importlib.import_module("twisted.web.server").Site
+    loop.listenTCP(port, site(module.WSGIResource(
+        loop, loop.getThreadPool(), application)), interface=host)
+    loop.run()
+
+
+def serve_paste(module: Any, application: Any, host: str, port: int) -> None:
+    module.serve(application, host=host, port=port)
+
+
+# The modules that they need, by the names of --server.
+WSGI_SERVERS: Dict[str, Tuple[str, Callable[[Any, Any, str, int], None]]] = {
+    "wsgiref": ("wsgiref.simple_server", serve_wsgiref),
+    "gunicorn": ("gunicorn.app.base", serve_gunicorn),
+    "gevent": ("gevent.pywsgi", serve_gevent),
+    "waitress": ("waitress", serve_waitress),
+    "cherrypy": ("cheroot.wsgi", serve_cherrypy),
+    "twisted": ("twisted.web.wsgi", serve_twisted),
+    "paste": ("paste.httpserver", serve_paste)}
+
+
+# === 21  Update =============================================================
+
+CONNECTIONS = 8        # to the upstream index at once; pip has one, uv 50
+UPSTREAM_TIMEOUT = 30  # seconds
+REDIRECTS = 5
+ANSWER_LIMIT = 256 * 1024 ** 2  # bytes; the largest on PyPI have 30 MiB
+# "manylinux_2_17_x86_64" and "manylinux2014_x86_64" are one kind of platform.
+PLATFORM_VERSION = re.compile(r"^(manylinux|musllinux|macosx)(?:_\d+_\d+|\d+)")
+
+
+class Update(NamedTuple):
+    """A release upstream that is newer than what is here."""
+
+    project: str
+    current: str  # version
+    version: str
+    commands: Tuple[Tuple[str, ...], ...]  # of pip, without the program
+    missing: Tuple[str, ...]   # filenames here that have no like upstream
+    digests: Dict[str, str]    # sha256, by filename upstream
+    directory: str             # where its files go
+
+
+class Upstream:
+    """Persistent connections to an index that speaks JSON (PEP 691)."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        userinfo, _, host = parts.netloc.rpartition("@")
+        self.url = urlunsplit(parts._replace(netloc=host)).rstrip("/") + "/"
+        self.host = host
+        self.headers = {"Accept": SIMPLE_JSON, "Accept-Encoding": "gzip",
+                        "User-Agent": f"pypi_server/{__version__}"}
+        self.credentials = "Basic " + base64.b64encode(
+            unquote_to_bytes(userinfo)).decode() if userinfo else ""
+        self.connections: Dict[Tuple[str, str],
+                               http.client.HTTPConnection] = {}
+
+    def project(self, name: str) -> Optional[Dict[str, Any]]:
+        """Return the detail of a project, None when there is none.
+
+        Raises:
+            OSError, http.client.HTTPException: the index cannot be reached.
+            ValueError: it answers something else.
+        """
+        url = f"{self.url}{name}/"
+        for _ in range(REDIRECTS):
+            response, data = self.get(url)
+            if response.status == 404:
+                return None
+            location = response.headers.get("Location")
+            if 300 <= response.status < 400 and location:
+                url = urljoin(url, location)
+                continue
+            if response.status != 200:
+                raise ValueError(f"{response.status} {response.reason}")
+            if response.headers.get_content_type() != SIMPLE_JSON:
+                raise ValueError("the index does not speak JSON (PEP 691)")
+            found = json.loads(data)
+            return found if isinstance(found, dict) else None
+        raise ValueError("too many redirects")
+
+    def get(self, url: str) -> Tuple[http.client.HTTPResponse, bytes]:
+        """Return the answer to a GET, and its body without its coding."""
+        parts = urlsplit(url)
+        headers = dict(self.headers, Host=parts.netloc)
+        if self.credentials and parts.netloc == self.host:
+            headers["Authorization"] = self.credentials
+        for is_last in (False, True):
+            connection, target = self.connect(parts)
+            try:
+                connection.request("GET", target, headers=headers)
+                response = connection.getresponse()
+                data = response.read(ANSWER_LIMIT)
+                break
+            except (http.client.HTTPException, ConnectionError):
+                # It may have been idle for too long: then once more.
+                self.connections.pop((parts.scheme, parts.netloc)).close()
+                if is_last:
+                    raise
+        if response.headers.get("Content-Encoding") == "gzip":
+            data = zlib.decompress(data, zlib.MAX_WBITS | 16)
+        return response, data
+
+    def connect(self, parts: SplitResult
+                ) -> Tuple[http.client.HTTPConnection, str]:
+        """Return a connection, through a proxy if the environment says so,
+        and the target to ask for.
+        """
+        import urllib.request  # late: nothing else needs it
+        target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
+        proxy = urllib.request.getproxies().get(parts.scheme, "")
+        if urllib.request.proxy_bypass(parts.hostname or ""):
+            proxy = ""
+        hop = urlsplit(proxy if "://" in proxy else "//" + proxy)
+        if proxy and parts.scheme == "http":
+            target = urlunsplit(parts)
+        key = parts.scheme, parts.netloc
+        if key not in self.connections:
+            kind = http.client.HTTPSConnection if parts.scheme == "https" \
+                else http.client.HTTPConnection
+            where = hop if proxy else parts
+            self.connections[key] = kind(
+                where.hostname or "", where.port, timeout=UPSTREAM_TIMEOUT)
+            if proxy and parts.scheme == "https":
+                self.connections[key].set_tunnel(
+                    parts.hostname or "", parts.port)
+        return self.connections[key], target
+
+    def close(self) -> None:
+        for connection in self.connections.values():
+            connection.close()
+
+
+def find_update(found: Mapping[str, Any], archives: Sequence[Archive],
+                config: Config) -> Optional[Update]:
+    """Compare a project with its detail upstream; None when it is current.
+
+    Raises:
+        KeyError, TypeError, AttributeError: the detail is malformed.
+    """
+    current = max((archive.version for archive in archives), key=version_key)
+    releases: Dict[Tuple[Any, ...], List[Tuple[Filename, str]]] = {}
+    digests = {}
+    for file in found["files"]:
+        parsed = parse_filename(file["filename"])
+        if file.get("yanked") or not parsed \
+                or not parse_version(parsed.version):
+            continue
+        if config.allow_unstable or not is_prerelease(parsed.version):
+            releases.setdefault(version_key(parsed.version), []).append(
+                (parsed, file["filename"]))
+            digests[file["filename"]] = file["hashes"].get("sha256", "")
+    newest = max(releases, default=version_key(""))
+    if newest <= version_key(current):
+        return None
+    ours = [archive for archive in archives
+            if version_key(archive.version) == version_key(current)]
+    directory = config.download_directory or os.path.dirname(ours[0].path)
+    version = normalize_version(releases[newest][0][0].version)
+    commands, missing = [], []
+    for archive in ours:
+        like = next((filename for parsed, filename in releases[newest]
+                     if is_alike(archive, parsed, filename)), None)
+        if like is None:
+            missing.append(archive.filename)
+            continue
+        command = ("-q", "download", "--no-deps", "-i", config.index_url,
+                   "-d", directory, *pip_kind(like),
+                   f"{archive.project}=={version}")
+        if command not in commands:
+            commands.append(command)
+    return Update(archives[0].project, current, version, tuple(commands),
+                  tuple(missing), digests, directory)
+
+
+def is_alike(archive: Archive, parsed: Filename, filename: str) -> bool:
+    """Tell whether two files are of the same kind, in different releases."""
+    if archive.filetype != parsed.filetype:
+        return False
+    if parsed.filetype != "bdist_wheel":
+        return parsed.filetype == "sdist"
+    python, abi, platforms = wheel_kind(archive.filename)
+    other_python, other_abi, other_platforms = wheel_kind(filename)
+    return (python, abi) == (other_python, other_abi) and bool(
+        platforms & other_platforms)
+
+
+def wheel_tags(filename: str) -> Tuple[List[str], List[str], List[str]]:
+    """Return the python, abi and platform tags of a wheel (PEP 425)."""
+    python, abi, platform = filename[:-len(".whl")].split("-")[-3:]
+    return python.split("."), abi.split("."), platform.split(".")
+
+
+def wheel_kind(filename: str) -> Tuple[str, str, FrozenSet[str]]:
+    """Return what stays the same from release to release of such a wheel.
+
+    >>> wheel_kind("a-1.0-cp311-cp311-manylinux_2_17_x86_64.whl")
+    ('cp311', 'cp311', frozenset({'manylinux_x86_64'}))
+    """
+    pythons, abis, platforms = wheel_tags(filename)
+    python, abi = pythons[-1], abis[-1]
+    if abi in ("none", "abi3"):  # then the lowest Python that it runs on
+        python = python.rstrip("0123456789")
+    return python, abi, frozenset(
+        PLATFORM_VERSION.sub(r"\1", platform) for platform in platforms)
+
+
+def pip_kind(filename: str) -> List[str]:
+    """Return options of pip that make it download this kind of file."""
+    if not filename.endswith(".whl"):
+        return ["--no-binary", ":all:"]
+    pythons, abis, platforms = wheel_tags(filename)
+    implementation = pythons[-1].rstrip("0123456789")
+    # The Python that the tag names is the lowest; who needs it, has it.
+    options = ["--only-binary", ":all:", "--ignore-requires-python",
+               "--implementation", implementation,
+               "--python-version", pythons[-1][len(implementation):]]
+    for abi in abis:
+        options += ["--abi", abi]
+    for platform in platforms:
+        options += ["--platform", platform]
+    return options
+
+
+class Progress:
+    """A bar on the terminal; nothing where there is none."""
+
+    WIDTH = 40
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.done = 0
+        self.is_shown = sys.stderr.isatty() and total > 0
+
+    def step(self) -> None:
+        self.done += 1
+        if self.is_shown:
+            full = self.WIDTH * self.done // self.total
+            end = "\n" if self.done == self.total else ""
+            print(f"\r[{'#' * full:<{self.WIDTH}}] {self.done}/{self.total}",
+                  end=end, file=sys.stderr, flush=True)
+
+
+def ask_upstream(config: Config, projects: Mapping[str, Sequence[Archive]]
+                 ) -> Tuple[List[Update], Dict[str, str]]:
+    """Look all projects up, over a few connections.
+
+    Returns:
+        (updates by name, {project: what went wrong}).
+    """
+    waiting = collections.deque(sorted(projects))
+    updates: List[Update] = []
+    failures: Dict[str, str] = {}
+    progress = Progress(len(waiting))
+    lock = threading.Lock()
+
+    def work() -> None:
+        upstream = Upstream(config.index_url)
+        with contextlib.closing(upstream):
+            while True:
+                try:
+                    name = waiting.popleft()
+                except IndexError:
+                    return
+                update, failure = look_up(upstream, name)
+                with lock:
+                    progress.step()
+                    if update:
+                        updates.append(update)
+                    if failure:
+                        failures[name] = failure
+
+    def look_up(upstream: Upstream, name: str
+                ) -> Tuple[Optional[Update], str]:
+        try:
+            found = upstream.project(name)
+            return None if found is None else find_update(
+                found, projects[name], config), ""
+        except (OSError, http.client.HTTPException, ValueError, KeyError,
+                TypeError, AttributeError) as error:
+            return None, str(error) or type(error).__name__
+
+    threads = [threading.Thread(target=work, daemon=True)
+               for _ in range(min(CONNECTIONS, len(waiting)))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sorted(updates), failures
+
+
+def read_ignored(path: str) -> FrozenSet[str]:
+    """Return the normalized names of an ignore list, one on each line."""
+    if not path:
+        return frozenset()
+    lines = read_setting("--ignorelist-file", path).splitlines()
+    names = (line.partition("#")[0].strip() for line in lines)
+    return frozenset(normalize(name) for name in names if name)
+
+
+def update_all(config: Config) -> int:
+    """Print or run what brings all projects to their newest release.
+
+    Returns:
+        the exit status: 1 when something failed.
+    """
+    roots = tuple(package_directory(root) for root in config.roots)
+    tree = Tree(roots)
+    tree.refresh()
+    ignored = read_ignored(config.ignorelist_file)
+    projects = {name: archives
+                for name, archives in tree.snapshot.projects.items()
+                if name not in ignored}
+    updates, failures = ask_upstream(config, projects)
+    if failures:
+        print_failures(config, failures, len(projects))
+    if not updates and len(failures) < max(len(projects), 1):
+        print(f"# nothing to update among {len(projects) - len(failures)} "
+              "projects")
+    failed = bool(failures)
+    for update in updates:
+        failed |= not show_update(config, update)
+    return 1 if failed else 0
+
+
+def print_failures(config: Config, failures: Mapping[str, str],
+                   total: int) -> None:
+    """Tell which projects could not be looked up; once, when none could."""
+    reasons = set(failures.values())
+    if len(failures) == total and len(reasons) == 1:
+        print(f"pypi-server: {config.index_url} cannot be asked: "
+              f"{reasons.pop()}", file=sys.stderr)
+        return
+    for name in sorted(failures):
+        print(f"pypi-server: {name} could not be looked up: "
+              f"{failures[name]}", file=sys.stderr)
+
+
+def show_update(config: Config, update: Update) -> bool:
+    """Print the commands of an update, and run them if they shall be.
+
+    Returns:
+        False when a command failed.
+    """
+    print(f"# update {update.project} from {update.current} "
+          f"to {update.version}")
+    for filename in update.missing:
+        print(f"# {update.version} has no file of the kind of {filename}")
+    is_fine = True
+    for command in update.commands:
+        print(" ".join(map(shlex.quote, ("pip",) + command)), flush=True)
+        if config.execute:
+            is_fine = run_pip(command) and is_fine
+    if config.execute and update.commands:
+        is_fine = check_downloads(update) and is_fine
+    return is_fine
+
+
+def run_pip(command: Sequence[str]) -> bool:
+    import subprocess  # late: nothing else needs it
+    status = subprocess.call(  # noqa: S603  names out of filenames only
+        [sys.executable, "-m", "pip", *command])
+    if status:
+        print(f"pypi-server: pip ended with status {status}",
+              file=sys.stderr)
+    return not status
+
+
+def check_downloads(update: Update) -> bool:
+    """Compare new files with their digests upstream; remove what differs."""
+    is_fine = True
+    found = 0
+    for filename, digest in sorted(update.digests.items()):
+        path = os.path.join(update.directory, filename)
+        parsed = parse_filename(filename)
+        if not os.path.exists(path) or not parsed \
+                or version_key(parsed.version) != version_key(update.version):
+            continue
+        found += 1
+        if digest and sha256_of(path) != digest:
+            os.unlink(path)
+            print(f"pypi-server: {filename} was not the file that "
+                  "upstream has, and was removed", file=sys.stderr)
+            is_fine = False
+    if not found:
+        print(f"pypi-server: pip brought no file of {update.project} "
+              f"{update.version}", file=sys.stderr)
+    return is_fine and bool(found)
+
+
+# === 22  Command line =======================================================
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pypi-server", description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "--version", action="version", version=f"%(prog)s {__version__}")
-    add_options(parser, [option for option in OPTIONS if option.common])
+    add_options(parser, "")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.required = True  # the keyword of the same name needs 3.7
-    run = commands.add_parser(
-        "run", help="serve package directories",
-        description="Serve package directories as a Python package index.")
-    run.add_argument(
-        "roots", nargs="*", metavar="DIRECTORY", default=argparse.SUPPRESS,
-        help="serve the archives in this directory and below; of several "
-        "with the same name, that in the first directory (default: "
-        f"{Config().roots[0]})")
-    run.add_argument(
-        "--version", action="version", version=f"%(prog)s {__version__}")
-    add_options(run, OPTIONS)
+    for name, summary in (
+            ("run", "serve package directories as a Python package index"),
+            ("update", "print pip commands that bring package directories "
+             "to the newest releases of another index")):
+        command = commands.add_parser(
+            name, help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.")
+        command.add_argument(
+            "roots", nargs="*", metavar="DIRECTORY",
+            default=argparse.SUPPRESS, help="package directory; of several "
+            "files with the same name, that in the first directory counts "
+            f"(default: {Config().roots[0]})")
+        add_options(command, name)
     passwd = commands.add_parser(
         "passwd", help="add, change or remove a user of a password file",
         description="Add, change or remove a user of a password file.  The "
@@ -4890,13 +5440,16 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_options(parser: argparse.ArgumentParser,
-                options: Iterable[Option]) -> None:
-    """Add options without defaults: those are in Config.
+def add_options(parser: argparse.ArgumentParser, command: str) -> None:
+    """Add the options of a command, without defaults: those are in Config.
 
     So an option before the command is not undone by its default after it.
     """
-    for option in options:
+    parser.add_argument(
+        "--version", action="version", version=f"%(prog)s {__version__}")
+    for option in OPTIONS:
+        if command not in option.commands:
+            continue
         settings: Dict[str, Any] = {}
         if option.metavar == "+":
             settings["action"] = "count"
@@ -4940,15 +5493,30 @@ def start_logging(config: Config) -> None:
         min(config.verbosity, 2)])
 
 
-def run(found: Dict[str, Any]) -> None:
-    """Serve, as the options say."""
+def make_config(found: Mapping[str, Any]) -> Config:
+    """Return the settings of a command line, and start the log."""
     config = Config(**dict(found, roots=tuple(
         found.get("roots") or Config().roots)))
     start_logging(config)
-    serve(make_app(config), lambda line: print(line, flush=True))
+    return config
 
 
-def passwd(found: Dict[str, Any]) -> None:
+def run(found: Mapping[str, Any]) -> int:
+    """Serve, as the options say."""
+    config = make_config(found)
+    if config.server == "auto":
+        serve(make_app(config), lambda line: print(line, flush=True))
+    else:
+        serve_elsewhere(config)
+    return 0
+
+
+def update(found: Mapping[str, Any]) -> int:
+    """Look for newer releases upstream."""
+    return update_all(make_config(found))
+
+
+def passwd(found: Mapping[str, Any]) -> int:
     """Change a password file."""
     path = os.path.expanduser(found["password_file"])
     digest = None if found["delete"] else new_hash(
@@ -4958,6 +5526,7 @@ def passwd(found: Dict[str, Any]) -> None:
     except OSError as error:
         raise UsageError(f"the password file {path!r} cannot be written: "
                          f"{error.strerror}") from error
+    return 0
 
 
 def ask_password(user: str) -> str:
@@ -4980,21 +5549,45 @@ def ask_password(user: str) -> str:
     return password
 
 
-COMMANDS: Dict[str, Callable[[Dict[str, Any]], None]] = {
-    "run": run, "passwd": passwd}
+COMMANDS: Dict[str, Callable[[Mapping[str, Any]], int]] = {
+    "run": run, "update": update, "passwd": passwd}
+
+
+def with_command(arguments: Sequence[str]) -> Sequence[str]:
+    """Return a command line of the predecessor as one that names a command.
+
+    >>> with_command(["-p", "80", "packages"])
+    ['run', '-p', '80', 'packages']
+    >>> with_command(["-Ux"])
+    ['update', '-x']
+    """
+    if set(arguments) & {*COMMANDS, "-h", "--help", "--version"}:
+        return arguments
+    kept, command = [], "run"
+    for argument in arguments:
+        if re.fullmatch("-[vuxU]*U[vuxU]*", argument):
+            command = "update"
+            argument = argument.replace("U", "")
+        if argument != "-":
+            kept.append(argument)
+    return [command] + kept
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run a command line; return the exit status, 2 for a usage error."""
+    given = sys.argv[1:] if argv is None else argv
     try:
-        found = vars(make_parser().parse_args(argv))
-        COMMANDS[found.pop("command")](found)
+        arguments = with_command(given)
+        if arguments is not given:
+            print("pypi-server: warning: name the command: pypi-server "
+                  f"{arguments[0]} ...", file=sys.stderr)
+        found = vars(make_parser().parse_args(arguments))
+        return COMMANDS[found.pop("command")](found)
     except UsageError as error:
         print(f"pypi-server: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
 if __name__ == "__main__":

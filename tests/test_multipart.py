@@ -105,15 +105,15 @@ class ClientFormTest(unittest.TestCase):
     def test_the_last_line_end_may_be_missing(self):
         self.check(lambda body: [body.rstrip(b"\r\n")])
 
-    def test_bodies_cut_at_any_byte_are_incomplete(self):
+    def test_bodies_cut_off_are_incomplete(self):
         """Whatever is missing, at least the closing dashes are."""
         for name, boundary, body, _ in self.cases:
             with self.subTest(client=name):
-                for end in range(len(body.rstrip(b"\r\n"))):
+                for end in range(0, len(body.rstrip(b"\r\n")), 5):
                     self.assertEqual(
                         outcome(boundary, [body[:end]]), "refused", end)
 
-    def test_bodies_cut_at_any_byte_and_fed_slowly_are_incomplete(self):
+    def test_bodies_cut_at_any_byte_are_incomplete(self):
         for name, boundary, body, _ in self.cases:
             with self.subTest(client=name):
                 parser = MultipartParser(boundary)
@@ -155,15 +155,19 @@ CONTENTS = (
     b"\r\n--b" + b"\r\n--bx", b"\r\n--b" + b"-" + b"\r\n--b-" * 3,
     b"\0" * 100, bytes(range(256)), b"--bx", b"--bx\r\n", b"--b-x", b"--b x",
 )
-# Those of them that end the part, or the form, indeed.
-ENDING = re.compile(rb"(?:^|\r\n)--b(?:--|[ \t]*\r?\n)")
+
+
+def ends(content, newline):
+    """Tell whether a content has the boundary in it."""
+    return re.search(newline + rb"--b(?:--|[ \t]*\r?\n)",
+                     newline + content + newline)
 
 
 class ContentTest(unittest.TestCase):
 
     def test_contents_come_back_to_the_byte(self):
         for content in CONTENTS:
-            if ENDING.search(content + b"\r\n"):
+            if ends(content, b"\r\n"):
                 continue
             body = one(content)
             expected = [("a", None, content)]
@@ -177,7 +181,7 @@ class ContentTest(unittest.TestCase):
     def test_contents_with_bare_line_feeds(self):
         for content in CONTENTS:
             content = content.replace(b"\r\n", b"\n")
-            if re.search(rb"(?:^|\n)--b(?:--|[ \t]*\r?\n|\r$)", content):
+            if ends(content, b"\n"):
                 continue
             body = one(content, newline=b"\n")
             expected = [("a", None, content)]
@@ -376,10 +380,10 @@ class LimitTest(unittest.TestCase):
     def test_size_of_a_preamble(self):
         limit = pypi_server.PREAMBLE_LIMIT
         preamble = b"x" * (limit - 100) + b"\r\n"
-        self.assertEqual(parse(b"b", single(preamble + one(b"y"))),
+        self.assertEqual(parse(b"b", blocks(preamble + one(b"y"), 99)),
                          [("a", None, b"y")])
         for body in (b"x" * 2 * limit + b"\r\n" + one(b"y"), b"\n" * 10 ** 5):
-            self.assertEqual(outcome(b"b", single(body)), "refused")
+            self.assertEqual(outcome(b"b", blocks(body, 99)), "refused")
 
     def test_content_is_passed_on_at_once(self):
         """Memory does not grow with the file, whatever is in it."""
@@ -404,8 +408,8 @@ def work(feed, boundary=b"b"):
     number may grow faster than the body.
     """
     parser = MultipartParser(boundary)
-    code = {getattr(MultipartParser, name).__code__ for name in
-            ("feed", "preamble", "head", "start", "content", "epilogue")}
+    code = {method.__code__ for method in vars(MultipartParser).values()
+            if hasattr(method, "__code__")}
     counts = [0, 0]
 
     def trace(frame, event, argument):
@@ -482,32 +486,31 @@ def reference(boundary, body):
 
     Returns what parse() does, "refused" for what is no complete form.
     """
-    dashes = re.escape(b"--" + boundary)
-    first = re.search(rb"(?:^|\n)" + dashes + rb"(--|[ \t]*(\r?\n))", body)
+    dashes = b"--" + boundary
+    first = re.search(rb"(?:^|\n)" + re.escape(dashes)
+                      + rb"(--|[ \t]*(\r?\n))", body)
     if not first:
         return "refused"
-    if first.group(1) == b"--":
-        return []
     newline = first.group(2)
-    # The line end of one boundary is that before the next, if nothing is
-    # between them.
-    rest = newline + body[first.end():]
-    delimiter = re.compile(newline + dashes + rb"(?:(--)|[ \t]*\r?\n)")
-    found, at = [], len(newline)
+    if newline is None:
+        return []
+    delimiter = re.compile(newline + re.escape(dashes)
+                           + rb"(?:(--)|[ \t]*\r?\n)")
+    found, at = [], first.end()
     while True:
-        head_end = rest.find(newline * 2, at)
-        end = delimiter.search(rest, at - len(newline))
-        if head_end < 0 or not end or end.start() < head_end:
-            return "refused"
-        end = delimiter.search(rest, head_end + len(newline))
-        if not end:
+        stop = body.find(newline * 2, at)
+        head = body[at:stop]
+        # The line end of the head is also that before the next boundary,
+        # if there is nothing between them.
+        end = delimiter.search(body, stop + len(newline))
+        if stop < 0 or not end or newline + dashes in newline + head:
             return "refused"
         try:
-            part = pypi_server.parse_part(rest[at:head_end])
+            part = pypi_server.parse_part(head)
         except HTTPError:
             return "refused"
         found.append((part.name, part.filename,
-                      rest[head_end + 2 * len(newline):end.start()]))
+                      body[stop + 2 * len(newline):end.start()]))
         if end.group(1):
             return found
         at = end.end()
@@ -533,7 +536,7 @@ class FuzzTest(unittest.TestCase):
 
     def test_tokens_in_any_order(self):
         dice = random.Random(20)
-        for seed in range(4000):
+        for seed in range(3000):
             self.check(b"".join(
                 dice.choice(TOKENS) for _ in range(dice.randint(1, 12))),
                 seed)
@@ -552,7 +555,7 @@ class FuzzTest(unittest.TestCase):
         body = forms.encode([
             ("a", ""), ("b", "--bb\r\n--"), ("c", forms.File("f", b"\r\n")),
             ("d", "text\r\n\r\ntext")], forms.Style("b"))
-        for seed in range(3000):
+        for seed in range(2000):
             damaged = bytearray(body)
             for _ in range(dice.randint(1, 4)):
                 at = dice.randrange(len(damaged))
