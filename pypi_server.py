@@ -740,8 +740,10 @@ DISPOSITION = re.compile(
 BOUNDARY = re.compile(
     r';\s*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70})\s*(?:;|$))',
     re.IGNORECASE)
-# What may stand between a boundary and its line end (RFC 2046, 5.1.1).
-PADDING = re.compile(rb"[ \t]*\r?\n")
+# What may stand between a boundary and its line end (RFC 2046, 5.1.1), and
+# what may still become that.
+PADDING = re.compile(rb"[ \t]{0,64}(\r?\n)")
+PADDING_BEGUN = re.compile(rb"[ \t]{0,64}\r?|-")
 
 
 class Part(NamedTuple):
@@ -779,8 +781,10 @@ class MultipartParser:
 
     def __init__(self, boundary: bytes) -> None:
         self.dashes = b"--" + boundary
-        self.delimiter = b"\r\n" + self.dashes
+        self.newline = b"\r\n"
+        self.delimiter = self.newline + self.dashes
         self.buffer = b""
+        self.skip = 0  # bytes at the start of the buffer that nobody sent
         self.parts = 0
         self.state: Callable[[], Iterator[Union[Part, bytes]]] = self.preamble
 
@@ -808,23 +812,28 @@ class MultipartParser:
 
     def preamble(self) -> Iterator[Union[Part, bytes]]:
         at = self.buffer.find(self.dashes)
-        if at >= 0:
-            rest = self.buffer[at + len(self.dashes):]
-            found = PADDING.match(rest)
-            if found:
-                if not found.group().endswith(b"\r\n"):
-                    self.delimiter = b"\n" + self.dashes
-                self.buffer = rest[found.end():]
-                self.state = self.head
-            elif rest.startswith(b"--"):
-                self.state = self.epilogue
-        if self.state == self.preamble and len(self.buffer) > PREAMBLE_LIMIT:
-            raise HTTPError(400, "the form does not begin with its boundary")
+        while at >= 0:
+            stop = at + len(self.dashes)
+            found = PADDING.match(self.buffer, stop)
+            if at == 0 or self.buffer[at - 1:at] == b"\n":
+                if found:
+                    self.newline = found.group(1)
+                    self.delimiter = self.newline + self.dashes
+                    self.buffer = self.buffer[found.end():]
+                    self.state = self.head
+                    break
+                if self.buffer.startswith(b"--", stop):
+                    self.state = self.epilogue
+                    break
+            at = self.buffer.find(self.dashes, at + 1)
+        else:
+            if len(self.buffer) > PREAMBLE_LIMIT:
+                raise HTTPError(
+                    400, "the form does not begin with its boundary")
         return iter(())
 
     def head(self) -> Iterator[Union[Part, bytes]]:
-        newline = self.delimiter[:-len(self.dashes)]
-        head, end, rest = self.buffer.partition(newline + newline)
+        head, end, rest = self.buffer.partition(self.newline * 2)
         if len(head) > PART_HEAD_LIMIT:
             raise HTTPError(400, "a part of the form has a head of more than "
                             f"{PART_HEAD_LIMIT} bytes")
@@ -832,63 +841,70 @@ class MultipartParser:
             self.parts += 1
             if self.parts > PARTS_LIMIT:
                 raise HTTPError(400, f"more than {PARTS_LIMIT} form fields")
-            # The line end before a boundary belongs to it: an empty part
-            # consists of nothing else.
-            self.buffer = newline + rest
-            self.state = self.start
-            yield parse_part(head)
-
-    def start(self) -> Iterator[Union[Part, bytes]]:
-        """Take the line end off that head() left for an empty part."""
-        need = len(self.delimiter)
-        if len(self.buffer) < need and \
-                self.delimiter.startswith(self.buffer):
-            return iter(())
-        if not self.buffer.startswith(self.delimiter):
-            self.buffer = self.buffer[need - len(self.dashes):]
-        self.state = self.content
-        return iter(())
+            # The line end before a boundary belongs to it; before that of
+            # an empty part there is none but the one that ends the head.
+            self.buffer = self.newline + rest
+            self.skip = len(self.newline)
+            self.state = self.content
+            yield parse_part(head, self.newline)
 
     def content(self) -> Iterator[Union[Part, bytes]]:
         at = self.buffer.find(self.delimiter)
         while at >= 0:
             stop = at + len(self.delimiter)
             found = PADDING.match(self.buffer, stop)
-            if found or self.buffer.startswith(b"--", stop):
-                yield self.buffer[:at]
-                self.buffer = self.buffer[found.end() if found else stop + 2:]
-                self.state = self.head if found else self.epilogue
+            if found and found.group(1) != self.newline:
+                raise HTTPError(400, "the boundaries of the form have "
+                                "different line ends")
+            if found:
+                yield self.take(at)
+                self.buffer = self.buffer[found.end() - at:]
+                self.state = self.head
                 return
-            if len(self.buffer) - stop < 70 and not \
-                    self.buffer[stop:].strip(b" \t\r-"):
+            if self.buffer.startswith(b"--", stop):
+                yield self.take(at)
+                self.state = self.epilogue
+                return
+            if PADDING_BEGUN.fullmatch(self.buffer, stop):
                 break  # too early to tell
-            at = self.buffer.find(self.delimiter, stop)
+            at = self.buffer.find(self.delimiter, at + 1)
         keep = len(self.delimiter) - 1 if at < 0 else len(self.buffer) - at
         if len(self.buffer) > keep:
-            yield self.buffer[:-keep]
-            self.buffer = self.buffer[-keep:]
+            yield self.take(len(self.buffer) - keep)
+
+    def take(self, size: int) -> bytes:
+        """Return the start of the buffer, as far as it was sent."""
+        data = self.buffer[self.skip:size]
+        self.buffer = self.buffer[size:]
+        self.skip = max(self.skip - size, 0)
+        return data
 
     def epilogue(self) -> Iterator[Union[Part, bytes]]:
         self.buffer = b""  # to be ignored (RFC 2046, 5.1.1)
         return iter(())
 
 
-def parse_part(head: bytes) -> Part:
+def parse_part(head: bytes, newline: bytes = b"\r\n") -> Part:
     """Parse the headers of a part (RFC 7578, 4.2).
 
     Raises:
-        HTTPError: 400 when it does not say which field it is.
+        HTTPError: 400 when they are malformed, or do not name the field.
     """
-    try:
-        text = head.decode("utf-8")
-    except UnicodeDecodeError:
-        text = head.decode("latin-1")
-    found = re.search(r"^content-disposition:\s*form-data(.*)$", text,
-                      re.IGNORECASE | re.MULTILINE)
-    values = {}
-    for name, quoted, token in DISPOSITION.findall(
-            found.group(1) if found else ""):
-        values[name.lower()] = re.sub(r'\\(["\\])', r"\1", quoted) or token
+    values: Dict[str, str] = {}
+    for line in head.split(newline):
+        found = FIELD_LINE.fullmatch(line)
+        if not found:
+            raise HTTPError(400, "a part of the form has a malformed head")
+        name, data = found.groups()
+        if name.lower() == b"content-disposition" \
+                and re.match(rb"form-data\s*(;|$)", data, re.IGNORECASE):
+            try:
+                text = data.decode("utf-8")
+            except UnicodeDecodeError:
+                text = data.decode("latin-1")
+            for key, quoted, token in DISPOSITION.findall(text):
+                values[key.lower()] = re.sub(
+                    r'\\(["\\])', r"\1", quoted) or token
     if "name" not in values:
         raise HTTPError(400, "a part of the form has no name")
     return Part(values["name"], values.get("filename"))
@@ -920,7 +936,7 @@ def parse_htpasswd(text: str) -> Tuple[Dict[str, str], List[str]]:
     """
     users: Dict[str, str] = {}
     problems = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         line = line.lstrip("\ufeff").strip()
         user, colon, digest = line.partition(":")
         if not line or line.startswith("#"):
@@ -2165,7 +2181,7 @@ def replace_text(path: str, text: str) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL,
                          0o600)
     try:
-        with open(descriptor, "w", encoding="utf-8",
+        with open(descriptor, "w", encoding="utf-8", newline="",
                   errors="surrogateescape") as file:
             file.write(text)
             file.flush()
@@ -3286,8 +3302,11 @@ def change_password(path: str, user: str, digest: Optional[str]) -> None:
         raise UsageError(f"a user name cannot be {user!r}")
     lines: List[str] = []
     if os.path.lexists(path):
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            lines = file.read().splitlines()
+        with open(path, encoding="utf-8", errors="surrogateescape",
+                  newline="") as file:
+            lines = re.findall("[^\n]*\n|[^\n]+", file.read())
+    if lines and not lines[-1].endswith("\n"):
+        lines[-1] += "\n"
     kept = [line for line in lines
             if line.partition(":")[0].strip() != user]
     if digest is None and len(kept) == len(lines):
@@ -3295,8 +3314,8 @@ def change_password(path: str, user: str, digest: Optional[str]) -> None:
     if digest is not None:
         at = next((place for place, line in enumerate(lines)
                    if line not in kept), len(kept))
-        kept.insert(at, f"{user}:{digest}")
-    replace_text(path, "".join(line + "\n" for line in kept))
+        kept.insert(at, f"{user}:{digest}\n")
+    replace_text(path, "".join(kept))
 
 
 # === 15  Application ========================================================

@@ -1,5 +1,6 @@
 """Upload forms as the released clients send them, and as tests need them."""
 
+import base64
 import hashlib
 import re
 from typing import NamedTuple, Tuple
@@ -81,6 +82,12 @@ def post(fields, style=Style(), headers=None):
     """Return (headers, body) of a POST with these (name, value) pairs."""
     return (dict({"Content-Type": content_type(style)}, **(headers or {})),
             encode(fields, style))
+
+
+def credentials(user, password, coding="utf-8"):
+    """Return the header of Basic authentication (RFC 7617)."""
+    pair = ("%s:%s" % (user, password)).encode(coding)
+    return {"Authorization": "Basic " + base64.b64encode(pair).decode()}
 
 
 def digests(data):
