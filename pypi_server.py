@@ -50,6 +50,7 @@ import logging
 import math
 import operator
 import os
+import queue
 import re
 import shlex
 import shutil
@@ -237,6 +238,9 @@ class Response(NamedTuple):
 # === 3  Errors ==============================================================
 
 
+DETAIL_LIMIT = 250  # characters of what was sent that come back in an error
+
+
 class HTTPError(Exception):
     """The client is told.  Raised by anything below respond()."""
 
@@ -244,7 +248,8 @@ class HTTPError(Exception):
                  headers: Tuple[Tuple[str, str], ...] = ()) -> None:
         super().__init__(status, detail)
         self.status = status    # an HTTP status code, 400-599
-        self.detail = detail    # one sentence shown to the client
+        # One sentence, shown to the client.
+        self.detail = detail[:DETAIL_LIMIT]
         self.headers = headers  # extra headers, e.g. (("Allow", "GET"),)
 
 
@@ -623,6 +628,9 @@ REQUEST_LINE = re.compile(
 FIELD_LINE = re.compile(
     rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*")
 FIELD_LIMIT = 100  # fields; http.server has the same
+# bytes; nginx takes 4 x 8 KiB, gunicorn 100 fields of 8 KiB
+HEAD_LIMIT = 32 * 1024
+LINE_LIMIT = 8 * 1024
 # Of these a second one is a trick, or a mistake that must not be guessed at.
 SINGLE_FIELDS = frozenset((
     "authorization", "content-length", "content-type", "expect", "host",
@@ -642,9 +650,13 @@ def parse_head(data: bytes) -> Head:
     """Parse what comes before the empty line of a request (RFC 9112).
 
     Raises:
-        HTTPError: 400, 431 or 505.
+        HTTPError: 400, 414, 431 or 505.
     """
     line, *fields = data.split(b"\r\n")
+    if len(line) > LINE_LIMIT:
+        raise HTTPError(414, "the request line is too long")
+    if len(data) > HEAD_LIMIT or max(map(len, fields), default=0) > LINE_LIMIT:
+        raise HTTPError(431, "the request head is too long")
     found = REQUEST_LINE.fullmatch(line)
     if not found:
         raise HTTPError(400, "the request line is not HTTP/1.1")
@@ -2175,9 +2187,8 @@ def remove_files(paths: Iterable[str]) -> List[str]:
 def replace_text(path: str, text: str) -> None:
     """Write a file of secrets so that readers see the old or the new one."""
     path = os.path.realpath(path)
-    temporary = f"{path}.{os.getpid()}.tmp"
-    mode = stat.S_IMODE(os.stat(path).st_mode) if os.path.exists(path) \
-        else 0o600
+    temporary = f"{path}.{os.urandom(8).hex()}.tmp"
+    found = os.stat(path) if os.path.exists(path) else None
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL,
                          0o600)
     try:
@@ -2186,7 +2197,10 @@ def replace_text(path: str, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, mode)
+        if found:
+            os.chmod(temporary, stat.S_IMODE(found.st_mode))
+            with contextlib.suppress(OSError, AttributeError):
+                os.chown(temporary, found.st_uid, found.st_gid)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
@@ -3298,7 +3312,8 @@ def change_password(path: str, user: str, digest: Optional[str]) -> None:
         UsageError: the user cannot be, or is not in the file.
         OSError: the file cannot be read or written.
     """
-    if not user or ":" in user or not user.isprintable():
+    if not user or ":" in user or not user.isprintable() \
+            or user != user.strip() or user.startswith("#"):
         raise UsageError(f"a user name cannot be {user!r}")
     lines: List[str] = []
     if os.path.lexists(path):
@@ -3308,7 +3323,7 @@ def change_password(path: str, user: str, digest: Optional[str]) -> None:
     if lines and not lines[-1].endswith("\n"):
         lines[-1] += "\n"
     kept = [line for line in lines
-            if line.partition(":")[0].strip() != user]
+            if line.lstrip("\ufeff").partition(":")[0].strip() != user]
     if digest is None and len(kept) == len(lines):
         raise UsageError(f"no user {user!r} in {path}")
     if digest is not None:
@@ -3389,7 +3404,12 @@ def checker(config: Config) -> Optional[Callable[[str, str], bool]]:
             f"-a . asks for no accounts, so -P {config.password_file} has no "
             "effect; leave -a away to protect uploads")
     path = os.path.abspath(os.path.expanduser(config.password_file))
-    read_setting("-P", path)
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as error:
+        raise UsageError(f"-P: the password file {path!r} cannot be read: "
+                         f"{error.strerror}") from error
     accounts = Accounts(path)
     accounts.refresh()
     return accounts.check
@@ -3571,6 +3591,7 @@ ICON = (b"GIF89a\1\0\1\0\x80\0\0\0\0\0\0\0\0!\xf9\4\1\0\0\0\0,\0\0\0\0\1\0\1"
 
 
 def home(app: App, request: Request) -> Response:
+    """Answer with the home page, or with the one of --welcome."""
     snapshot = app.directories.index()
     content = fill_template(app.welcome or WELCOME, {
         "URL": request.base, "VERSION": __version__,
@@ -3583,7 +3604,7 @@ def home(app: App, request: Request) -> Response:
 
 
 def project_list(app: App, request: Request) -> Response:
-    """Answer with the names of all projects (PEP 503, 691)."""
+    """Answer with the names of all projects."""
     media_type = wanted_type(request, (SIMPLE_JSON, SIMPLE_HTML, HTML))
     render = project_list_json if media_type == SIMPLE_JSON \
         else project_list_html
@@ -3594,7 +3615,7 @@ def project_list(app: App, request: Request) -> Response:
 
 
 def project_detail(app: App, request: Request, project: str) -> Response:
-    """Answer with the files of a project (PEP 503, 691), or redirect."""
+    """Answer with the files of a project, or with a redirect."""
     media_type = wanted_type(request, (SIMPLE_JSON, SIMPLE_HTML, HTML))
     name = normalize(project)
     found = app.directories.project(name)
@@ -3697,23 +3718,26 @@ def legacy_project(app: App, request: Request, project: str,
 
 
 def short_address(app: App, request: Request, project: str) -> Response:
-    """Redirect from an index URL without /simple."""
+    """Answer with a redirect, for an index URL without /simple."""
     up = "../" if request.path.endswith("/") else ""
     return redirect(f"{up}simple/{quote(normalize(project))}/", request)
 
 
 def add_slash(app: App, request: Request, **arguments: str) -> Response:
+    """Answer with a redirect to the same address with a final slash."""
     # At the prefix itself, the path below it is empty.
     url = quote(request.path) or request.base.rstrip("/")
     return redirect(url.rpartition("/")[2] + "/", request)
 
 
 def health(app: App, request: Request) -> Response:
+    """Answer with Ok while all package directories can be read."""
     app.directories.index()
     return Response(200, (content_type(TEXT), NO_STORE), b"Ok")
 
 
 def icon(app: App, request: Request) -> Response:
+    """Answer with an icon, which browsers ask for; it is no project."""
     return Response(200, (content_type("image/gif"),
                           ("Cache-Control", "max-age=86400")), ICON)
 
@@ -3844,7 +3868,7 @@ class Form:
 
 
 def upload(app: App, request: Request) -> Response:
-    """Answer a POST of twine and its kind, whatever its :action is."""
+    """Answer with what became of an upload, or of another :action."""
     root = app.config.roots[0]
     form = Form(root, app.config.max_upload_size)
     try:
@@ -4403,10 +4427,9 @@ HEAD_TIMEOUT = 10     # for a whole head, from its first byte
 BODY_TIMEOUT = 20     # for each piece of a body
 SEND_TIMEOUT = 60     # without any progress
 LINGER_TIMEOUT = 30   # to read on after an early answer; nginx has 30 too
+POLL_INTERVAL = 0.2   # to notice that the server shall stop
 GRACE = 30            # for running answers, when the server is stopped
-# bytes; nginx takes 4 x 8 KiB, gunicorn 100 fields of 8 KiB
-HEAD_LIMIT = 32 * 1024
-LINE_LIMIT = 8 * 1024
+TLS_HANDSHAKE = b"\x16\x03"  # RFC 8446, 5.1: type and version of a record
 # A body that nobody read is thrown away up to here, to keep the connection.
 DRAIN_LIMIT = 64 * 1024
 # Connections that wait to be accepted; uv opens 80 at once.
@@ -4447,6 +4470,8 @@ class Wire:
         deadline = time.monotonic() + HEAD_TIMEOUT
         # One empty line may come before a request (RFC 9112, 2.2).
         while b"\r\n\r\n" not in self.buffer[2:]:
+            if self.buffer.startswith(TLS_HANDSHAKE):
+                raise HTTPError(400, "this is HTTP, not HTTPS")
             if b"\r\n" not in self.buffer[:LINE_LIMIT] \
                     and len(self.buffer) >= LINE_LIMIT:
                 raise HTTPError(414, "the request line is too long")
@@ -4460,8 +4485,6 @@ class Wire:
                 raise HTTPError(408, "the request head took too long")
         start = 2 if self.buffer.startswith(b"\r\n") else 0
         head, _, self.buffer = self.buffer[start:].partition(b"\r\n\r\n")
-        if len(head) > HEAD_LIMIT:
-            raise HTTPError(431, "the request head is too long")
         return head
 
     def read(self, size: int) -> bytes:
@@ -4599,11 +4622,13 @@ class Connection(BaseHTTPRequestHandler):
         """Answer one request; tell whether another may follow."""
         client = self.client_address[0]
         request = Request("GET", "/", "", {}, self.wire.read, client, "")
-        head, body = None, None
+        head = None
         try:
             data = self.wire.read_head()
             if data is None:
                 return False
+            if data.startswith(b"HEAD "):
+                request = request._replace(method="HEAD")
             self.server.note(self, is_busy=True)
             head = parse_head(data)
             body = Body(self.wire, head)
@@ -4622,7 +4647,7 @@ class Connection(BaseHTTPRequestHandler):
         keep = self.send(head, request, response, keep) and keep
         if not drained:
             self.wire.linger()
-        return keep
+        return keep and not self.server.is_stopping
 
     def send(self, head: Optional[Head], request: Request,
              response: Response, keep: bool) -> bool:
@@ -4638,11 +4663,13 @@ class Connection(BaseHTTPRequestHandler):
         if isinstance(body, bytes):
             self.wire.send(data if request.method == "HEAD" else data + body)
             return True
-        self.wire.send(data)
-        if file is None or not body.length:
+        if file is None:
+            self.wire.send(data)
             return True
         with file:
-            sent = self.request.sendfile(file, body.start, body.length)
+            self.wire.send(data)
+            sent = body.length and self.request.sendfile(
+                file, body.start, body.length)
         # A file that shrank meanwhile: the client must see a short body.
         return bool(sent == body.length)
 
@@ -4803,26 +4830,31 @@ def resolve(host: str, port: int) -> Tuple[socket.AddressFamily, Any]:
 
 
 def serve(app: App, announce: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or ^C; tell when it is up, in one line."""
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
+    """Serve until SIGTERM or ^C; tell when it is up, in one line.
+
+    A second signal does not wait for running answers.
+    """
+    def stop(number: int, frame: Any) -> None:
+        for number in signals:
+            signal.signal(number, signal.SIG_DFL)
+        # It waits for the loop that this thread is in.
+        threading.Thread(target=server.shutdown, daemon=True).start()
+    signals = signal.SIGTERM, signal.SIGINT
     server = Server(app)
-    try:
-        signal.signal(signal.SIGTERM, interrupt)
-        if not app.config.read_only:
-            remove_leftovers(app.config.roots[0])
-        snapshot = app.directories.fresh()
-        app.warmer.start()
-        prefix = re.sub("^https?://[^/]+", "", app.config.server_base_url)
-        announce(f"Serving {len(snapshot.projects)} projects from "
-                 f"{', '.join(app.config.roots)} at "
-                 f"{server.url.rstrip('/')}{prefix}/")
-        server.serve_forever()
-    except KeyboardInterrupt:
-        LOG.info("stopping")
-    finally:
-        server.stop()
-        app.warmer.stop()
+    for number in signals:
+        signal.signal(number, stop)
+    if not app.config.read_only:
+        remove_leftovers(app.config.roots[0])
+    snapshot = app.directories.fresh()
+    app.warmer.start()
+    prefix = re.sub("^https?://[^/]+", "", app.config.server_base_url)
+    announce(f"Serving {len(snapshot.projects)} projects from "
+             f"{', '.join(app.config.roots)} at "
+             f"{server.url.rstrip('/')}{prefix}/")
+    server.serve_forever(POLL_INTERVAL)
+    LOG.info("stopping")
+    server.stop()
+    app.warmer.stop()
 
 
 # === 20  WSGI ===============================================================
@@ -5486,6 +5518,54 @@ def add_options(parser: argparse.ArgumentParser, command: str) -> None:
                             default=argparse.SUPPRESS, **settings)
 
 
+class LogWriter(logging.Handler):
+    """Writes in a thread of its own: whoever reads the log may be slow.
+
+    A pipe that nobody reads would otherwise stop the server.
+    """
+
+    LIMIT = 10000  # lines that wait; more are counted and lost
+
+    def __init__(self, handlers: Sequence[logging.Handler]) -> None:
+        super().__init__()
+        self.handlers = handlers
+        self.waiting: "queue.Queue[Optional[logging.LogRecord]]" = \
+            queue.Queue(self.LIMIT)
+        self.lost = 0
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.waiting.put_nowait(record)
+        except queue.Full:
+            self.lost += 1
+
+    def run(self) -> None:
+        while True:
+            record = self.waiting.get()
+            if record is None:
+                return
+            for handler in self.handlers:
+                handler.handle(record)
+            lost, self.lost = self.lost, 0
+            if lost:
+                LOG.warning("%d lines of the log were lost", lost)
+
+    def flush(self) -> None:
+        """Wait a little for what was logged; called at the end."""
+        with contextlib.suppress(queue.Full):
+            self.waiting.put(None, timeout=1)
+            self.thread.join(1)
+
+
+def reopen_log(handlers: Sequence[logging.Handler], number: int,
+               frame: Any) -> None:
+    """Let go of the log file; the next line opens it, where it is then."""
+    for handler in handlers:
+        handler.close()
+
+
 def start_logging(config: Config) -> None:
     """Send the log where the options say.
 
@@ -5503,9 +5583,11 @@ def start_logging(config: Config) -> None:
         except OSError as error:
             raise UsageError(f"--log-file {config.log_file!r} cannot be "
                              f"written: {error.strerror}")
-    LOG.handlers[:] = handlers or [logging.NullHandler()]
     for handler in handlers:
         handler.setFormatter(logging.Formatter(config.log_frmt))
+    LOG.handlers[:] = [LogWriter(handlers)]
+    if hasattr(signal, "SIGHUP"):  # not on Windows
+        signal.signal(signal.SIGHUP, functools.partial(reopen_log, handlers))
     LOG.propagate = False
     AUDIT.setLevel(logging.INFO)
     LOG.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[

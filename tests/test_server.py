@@ -718,7 +718,8 @@ class TestLog(ProcessTestCase):
             if has_proc:
                 wait_for(lambda: len(os.listdir(folder)) <= before + 1,
                          "all files are closed")
-        self.assertNotIn("Traceback", server.output)
+        start = server.output.find("Traceback")
+        self.assertEqual(-1, start, server.output[start - 300:start + 2000])
 
     def test_streams_and_levels(self):
         path = os.path.join(self.folder, "log")

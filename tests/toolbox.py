@@ -57,6 +57,7 @@ ENVIRONMENTS = {
     "pip_20": OLD,
     "pip_9": OLD,
     "easy_install": OLD,
+    "servers": RECENT,
     "lint": RECENT,
 }
 LINT = "lint"  # not a client: .ci/run installs it with this file's main
