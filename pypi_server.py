@@ -113,6 +113,7 @@ UNFINISHED = (".part", ".partial", ".filepart", ".tmp", ".crdownload", "~")
 ZIPPED = (".whl", ".egg", ".zip", ".exe")
 
 BLOCK = 256 * 1024               # bytes read from a file at once
+XZ_MEMORY = 128 * 1024 ** 2      # bytes; `xz -9` needs 64 MiB
 METADATA_LIMIT = 10 * 1024 ** 2  # bytes; the largest on PyPI are below 2 MiB
 COMPANION_LIMIT = 64 * 1024      # bytes of a reason that anybody would read
 VERSION_LIMIT = 200              # characters; int() refuses 4300 digits
@@ -1326,7 +1327,8 @@ def decompressor(filename: str) -> Callable[[], Any]:
     if filename.endswith("xz"):
         import lzma
         # Any other format would take a file of zeros for an empty one.
-        return functools.partial(lzma.LZMADecompressor, lzma.FORMAT_XZ)
+        return functools.partial(
+            lzma.LZMADecompressor, lzma.FORMAT_XZ, memlimit=XZ_MEMORY)
     return lambda: zlib.decompressobj(zlib.MAX_WBITS | 16)  # gzip
 
 
@@ -3299,7 +3301,8 @@ class Accounts:
 def new_hash(password: str) -> str:
     """Return a hash that Apache and nginx on Linux understand as well."""
     salt = "".join(CRYPT_DIGITS[byte & 63] for byte in os.urandom(16))
-    return sha_crypt(password.encode("utf-8"), salt, "6", ROUNDS)
+    return sha_crypt(password.encode("utf-8", "surrogateescape"), salt, "6",
+                     ROUNDS)
 
 
 def change_password(path: str, user: str, digest: Optional[str]) -> None:
@@ -3762,7 +3765,8 @@ def search(app: App, request: Request) -> Response:
                  for terms, text in ((names, name), (summaries, summary))
                  if terms]
         if all(found) if operator == "and" else any(found):
-            hits.append({"name": name, "summary": summary,
+            # XML 1.0 has no characters for what printable() replaces.
+            hits.append({"name": name, "summary": printable(summary),
                          "version": version, "_pypi_ordering": 0})
     import xmlrpc.client  # late: it costs every other start some milliseconds
     body = xmlrpc.client.dumps((hits,), methodresponse=True,

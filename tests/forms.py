@@ -84,6 +84,13 @@ def post(fields, style=Style(), headers=None):
             encode(fields, style))
 
 
+def encode_as(client, fields):
+    """Return (headers, body) of a form as a client sends it."""
+    return (dict(client.headers, **{
+        "Content-Type": content_type(client.style)}),
+        encode(fields, client.style))
+
+
 def credentials(user, password, coding="utf-8"):
     """Return the header of Basic authentication (RFC 7617)."""
     pair = ("%s:%s" % (user, password)).encode(coding)

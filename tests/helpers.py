@@ -74,11 +74,11 @@ class ServerProcess:
         """Stop the server, read what it printed, return its exit status."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        rest, _ = self.process.communicate(timeout=60)
         if not self.log.closed:
+            rest, _ = self.process.communicate(timeout=60)
             self.output = rest + self.logged()
             self.log.close()
-        self.cache.cleanup()
+            self.cache.cleanup()
         return self.process.returncode
 
     def logged(self):

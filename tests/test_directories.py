@@ -2,13 +2,16 @@
 
 import contextlib
 import glob
+import gzip
 import hashlib
 import json
+import lzma
 import os
 import random
 import shutil
 import sqlite3
 import tempfile
+import threading
 import time
 import unittest
 import zipfile
@@ -177,10 +180,10 @@ class TestRoots(FilesTestCase):
         self.assertTrue(os.path.isdir(path))
         self.assertIn(path, logs.output[0])
         self.assertEqual(200, get("/simple/").status)
-        for path in (os.path.join(path, "a", "b"),
-                     self.put("a file"), self.put("a file") + "/x"):
+        for bad in (os.path.join(path, "a", "b"),
+                    self.put("a file"), self.put("a file") + "/x"):
             with self.assertRaises(pypi_server.UsageError):
-                self.open(path)
+                self.open(bad)
 
     def test_vanished_root_is_503_until_it_is_back(self):
         """Never an empty index: clients would look elsewhere."""
@@ -838,7 +841,7 @@ class TestSlowCopy(FilesTestCase):
         files = {"noise": NOISE}
         large_wheel = archives.wheel("large", "1.0", files=files)
         large = archives.sdist("large", "1.0", ".tar.gz", files=files)
-        stored = archives.sdist("large", "1.0", ".tar.xz", files=files)
+        stored = lzma.compress(gzip.decompress(large), preset=0)
         copies = [
             SlowCopy(self.root, "wheel-1.0-py3-none-any.whl", large_wheel),
             SlowCopy(self.root, "sdist-1.0.tar.gz", large),
@@ -931,6 +934,86 @@ class TestReplacing(FilesTestCase):
             self.assertEqual('"%s"' % digest(data), answer.headers["etag"])
 
 
+class TestBusy(FilesTestCase):
+    def test_files_that_come_and_go_break_no_page(self):
+        """Nothing but 200, 404 and 503, whatever happens meanwhile."""
+        data = wheel("foo")
+        self.put("foo-0-py3-none-any.whl", data)
+        self.put("sub/bar-0-py3-none-any.whl", data)
+        get = self.open()
+        statuses, ended = [], threading.Event()
+
+        def ask():
+            chance = random.Random(threading.get_ident())
+            while not ended.is_set():
+                name = "foo-%d-py3-none-any.whl" % chance.randrange(3)
+                statuses.append(get(chance.choice((
+                    "/simple/", "/simple/foo/", "/simple/bar/", "/packages/",
+                    "/pypi/foo/json", "/packages/" + name,
+                    "/packages/%s.metadata" % name, "/"))).status)
+        threads = [threading.Thread(target=ask) for _ in range(6)]
+        with self.assertLogs("pypi_server", "ERROR") as logs:
+            pypi_server.LOG.error("the only one")
+            for thread in threads:
+                thread.start()
+            chance = random.Random(5)
+            until = time.monotonic() + 2
+            while time.monotonic() < until:
+                name = "foo-%d-py3-none-any.whl" % chance.randrange(3)
+                path = os.path.join(self.root, name)
+                with contextlib.suppress(FileNotFoundError):
+                    chance.choice((
+                        lambda: self.put(name, data, age=0),
+                        lambda: self.put(name, data[:-9]),
+                        lambda: os.remove(path),
+                        lambda: os.rename(path, path + ".part"),
+                        lambda: os.rename(path + ".part", path),
+                        lambda: self.put(name + ".yanked", b"x"),
+                        lambda: os.remove(path + ".yanked"),
+                        lambda: os.rename(self.root + "/sub",
+                                          self.root + "/below"),
+                        lambda: os.rename(self.root + "/below",
+                                          self.root + "/sub")))()
+                time.sleep(0.005)
+            ended.set()
+            for thread in threads:
+                thread.join()
+        self.assertEqual(1, len(logs.output), logs.output[1:])
+        self.assertGreater(len(statuses), 20)
+        self.assertLessEqual(set(statuses), {200, 404, 503})
+
+
+    def test_file_that_is_written_all_the_time_delays_nobody_for_long(self):
+        """Each client may wait a moment for it, but not one by one."""
+        path = self.put(self.name("foo"))
+        self.put(self.name("foo", "2.0"))
+        get = self.open()
+        self.wait_for_names(self.name("foo"), self.name("foo", "2.0"))
+        ended, taken = threading.Event(), []
+
+        def write():
+            with open(path, "wb", buffering=0) as file:
+                while not ended.wait(0.05):
+                    file.write(b"x")
+
+        def ask():
+            started = time.monotonic()
+            self.assertIn(self.name("foo", "2.0"), digests(get, "foo"))
+            taken.append(time.monotonic() - started)
+        writer = threading.Thread(target=write)
+        writer.start()
+        wait_for(lambda: 9 < os.path.getsize(path) < 99, "some bytes")
+        threads = [threading.Thread(target=ask) for _ in range(10)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        ended.set()
+        writer.join()
+        self.assertEqual(10, len(taken))
+        self.assertLess(max(taken), 2)
+
+
 class TestBroken(FilesTestCase):
     def test_withheld_and_logged_once(self):
         good = wheel("foo")
@@ -972,14 +1055,25 @@ class TestBroken(FilesTestCase):
 
 
 class TestCache(FilesTestCase):
+    """A new cache for each test, but one file, which has settled."""
+
     FILENAME = "foo-1.0-py3-none-any.whl"
     FAKE = "f" * 64
 
+    @classmethod
+    def setUpClass(cls):
+        cls.temporary = tempfile.TemporaryDirectory()
+        cls.data = wheel("foo")
+        cls.right = {cls.FILENAME: digest(cls.data)}
+        archives.put(cls.temporary.name, cls.FILENAME, cls.data)
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.temporary.cleanup()
+
     def setUp(self):
         super().setUp()
-        self.data = wheel("foo")
-        self.right = {self.FILENAME: digest(self.data)}
-        self.put(self.FILENAME, self.data)
+        self.root = self.temporary.name
         self.cache = os.path.join(self.folder, "cache")
 
     def fill(self):
@@ -1020,7 +1114,13 @@ class TestCache(FilesTestCase):
                              digests(server_getter(server), "foo"))
 
     def test_withheld_files_are_remembered(self):
-        self.put("foo-1.1-py3-none-any.whl", self.data[:-1])
+        self.addCleanup(os.remove, self.put(
+            "foo-1.1-py3-none-any.whl", self.data[:-1]))
+        self.put("foo-1.2-py3-none-any.whl", self.data)
+        self.addCleanup(os.remove, os.path.join(
+            self.root, "foo-1.2-py3-none-any.whl"))
+        self.right = dict(self.right, **{
+            "foo-1.2-py3-none-any.whl": digest(self.data)})
         path = self.fill()
         self.assertEqual(1, self.edit(
             path, "UPDATE facts SET problem = 'remembered' "
@@ -1070,7 +1170,7 @@ class TestCache(FilesTestCase):
         self.assertIn("memory only", logs.output[0])
 
     def test_cache_that_cannot_be_written_is_said(self):
-        file = self.put("a file", b"")
+        file = self.put("a file", b"", root=self.folder)
         for path in os.path.join(file, "below"), file:
             with self.assertLogs("pypi_server", "WARNING") as logs:
                 get = self.open(cache_dir=path)
@@ -1079,12 +1179,23 @@ class TestCache(FilesTestCase):
             self.assertIn(path, logs.output[0])
             self.assertIn("--cache-dir", logs.output[0])
 
+    def test_broken_cache_is_said_in_one_line(self):
+        path = self.fill()
+        with open(path, "wb") as file:
+            file.write(b"no database" * 99)
+        with ServerProcess("--cache-dir", self.cache, self.root) as server:
+            self.assertEqual(
+                self.right, digests(server_getter(server), "foo"))
+        self.assertEqual(1, server.output.count("\n"), server.output)
+        self.assertIn("memory only", server.output)
+
     def test_cache_that_is_removed_while_it_runs(self):
         get = self.open()
         wait_for(lambda: digests(get, "foo") == self.right, "foo")
         shutil.rmtree(self.cache)
         changed = wheel("foo", "changed")
         self.put(self.FILENAME, changed)
+        self.addCleanup(self.put, self.FILENAME, self.data)
         wait_for(lambda: digests(get, "foo") == {
             self.FILENAME: digest(changed)}, "the new one", SEEN_WITHIN)
         self.app.warmer.stop()

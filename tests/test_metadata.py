@@ -1,6 +1,7 @@
 """Section 8, Metadata: archives whole, cut off, corrupt and odd."""
 
 import bz2
+import functools
 import gzip
 import hashlib
 import io
@@ -14,6 +15,7 @@ import tarfile
 import tempfile
 import unittest
 import zipfile
+import zlib
 
 import pypi_server
 from pypi_server import (
@@ -25,7 +27,9 @@ from tests import archives
 NOISE = random.Random(8).getrandbits(8 * 3000).to_bytes(3000, "big")
 TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 COMPRESS = {".tar.gz": gzip.compress, ".tgz": gzip.compress,
-            ".tar.bz2": bz2.compress, ".tar.xz": lzma.compress}
+            ".tar.bz2": bz2.compress,
+            # To undo a larger preset takes 8 MiB, which PyPy keeps a while.
+            ".tar.xz": functools.partial(lzma.compress, preset=0)}
 WHEEL = "Foo.Bar-1.0-py3-none-any.whl"
 SDIST = "Foo.Bar-1.0.tar.gz"
 
@@ -37,8 +41,9 @@ KINDS = {
     "Foo.Bar-1.0-py2.7.egg": archives.egg("Foo.Bar", "1.0"),
     "Foo.Bar-1.0.zip": archives.sdist("Foo.Bar", "1.0", ".zip"),
 }
-KINDS.update(("Foo.Bar-1.0" + extension, archives.sdist(
-    "Foo.Bar", "1.0", extension, files={"noise": NOISE}))
+KINDS.update(("Foo.Bar-1.0" + extension, COMPRESS[extension](
+    gzip.decompress(archives.sdist("Foo.Bar", "1.0",
+                                   files={"noise": NOISE}))))
     for extension in TARS)
 
 
@@ -274,6 +279,19 @@ class TestCorrupt(unittest.TestCase):
                 for place in range(90, 130):
                     broken[place] ^= 0x55
                 self.assertTrue(self.read(WHEEL, bytes(broken)).problem)
+
+    def test_xz_that_asks_for_4_gib_of_memory(self):
+        """A header can ask for any dictionary; `xz -9` takes 64 MiB."""
+        plain = tar(("PKG-INFO", INFO))
+        data = bytearray(lzma.compress(plain))
+        stop = 12 + (data[12] + 1) * 4 - 4  # of the block header
+        at = data.index(b"\x21\x01", 12, stop) + 2
+        data[at] = 40
+        data[stop:stop + 4] = struct.pack("<L", zlib.crc32(data[12:stop]))
+        self.assertIn("emory", self.read(
+            "Foo.Bar-1.0.tar.xz", bytes(data)).problem)
+        data = lzma.compress(plain, preset=9)
+        self.assertEqual("", self.read("Foo.Bar-1.0.tar.xz", data).problem)
 
     def test_directory_that_points_elsewhere(self):
         data = KINDS[WHEEL]

@@ -1,5 +1,6 @@
 """Section 4, Names: pure tables of filenames, projects and versions."""
 
+import contextlib
 import random
 import unittest
 
@@ -277,10 +278,8 @@ class TestAgainstPackaging(unittest.TestCase):
         self.texts = [random_version(chance) for _ in range(self.COUNT)]
         self.valid = {}
         for text in self.texts:
-            try:
+            with contextlib.suppress(packaging_version.InvalidVersion):
                 self.valid[text] = packaging_version.Version(text)
-            except packaging_version.InvalidVersion:
-                pass
         self.assertGreater(len(self.valid), self.COUNT // 3)
         self.assertLess(len(self.valid), self.COUNT)
 

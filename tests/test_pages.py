@@ -554,8 +554,8 @@ class TestTemplates(unittest.TestCase):
         self.assertNotIn("<", fill_template("{{OTHER}}", {}))
 
     def test_home_page_uses_known_variables(self):
-        values = {name: "x" for name in
-                  ("URL", "VERSION", "NUMPKGS", "PACKAGES", "SIMPLE")}
+        values = dict.fromkeys(
+            ("URL", "VERSION", "NUMPKGS", "PACKAGES", "SIMPLE"), "x")
         self.assertNotIn("{{", fill_template(WELCOME, values))
         self.assertEqual(["the projects", "all packages"],
                          texts(WELCOME.encode()))
