@@ -1332,6 +1332,13 @@ def decompressor(filename: str) -> Callable[[], Any]:
     return lambda: zlib.decompressobj(zlib.MAX_WBITS | 16)  # gzip
 
 
+# Types of members, in POSIX and in GNU tar: regular files, links and folders,
+# and pseudo files with the name (L, K) or facts (x, X, g) of the next one.
+TAR_FILES = (b"0", b"\0", b"7")
+TAR_LINKS = (b"1", b"2", b"5")
+TAR_NAMES = (b"L", b"K", b"x", b"X", b"g")
+
+
 def metadata_in_tar(blocks: Iterable[bytes],
                     check: Optional[Callable[[str], None]]
                     ) -> Optional[bytes]:
@@ -1343,6 +1350,8 @@ def metadata_in_tar(blocks: Iterable[bytes],
     scanner = TarScanner(check)
     for block in blocks:
         scanner.feed(block)
+    if check and not scanner.members:
+        raise ValueError("what is compressed in it is no tar")
     return scanner.metadata
 
 
@@ -1352,8 +1361,9 @@ class TarScanner:
     How it works: a tar is a sequence of headers of 512 bytes, each followed
     by its file, padded to 512 (POSIX pax, "ustar Interchange Format").
     Files are skipped, but for PKG-INFO and for the pseudo files that hold
-    the long name of the next one.  Anything unexpected ends the search,
-    which is no error: the checksum of the compressed stream is what counts.
+    the long name of the next one.  Anything unexpected behind the first
+    header ends the search, which is no error: the checksum of the compressed
+    stream is what counts.
     """
 
     def __init__(self, check: Optional[Callable[[str], None]] = None) -> None:
@@ -1362,8 +1372,11 @@ class TarScanner:
         self.buffer = b""
         self.skip = 0    # bytes until the next header
         self.wanted = 0  # bytes of the file that is collected
-        self.kind = b""  # of that file: "0" for PKG-INFO, "L" or "x"
-        self.long_name = b""
+        self.kind = b""  # of that file, as in its header
+        self.long_name = b""                # of GNU tar, for the next member
+        self.pax: Dict[bytes, bytes] = {}   # for the next member
+        self.pax_for_all: Dict[bytes, bytes] = {}
+        self.members = 0
         self.done = False
 
     def feed(self, data: bytes) -> None:
@@ -1396,31 +1409,70 @@ class TarScanner:
             self.done = True
         if self.done:
             return
-        name = self.long_name or tar_name(header)
+        self.members += 1
         kind = header[156:157]
-        if kind not in (b"L", b"x", b"K", b"g"):
-            self.long_name = b""
-            if self.check:
-                self.check(name.decode("utf-8", "replace"))
-        is_wanted = kind in (b"L", b"x") or (
-            kind in (b"0", b"\0", b"7") and self.metadata is None
-            and re.fullmatch(rb"(?:\./)?[^/]+/PKG-INFO", name))
-        if is_wanted and 0 < size <= METADATA_LIMIT:
+        if kind in TAR_NAMES:
+            self.collect(kind, size)
+            return
+        facts = {**self.pax_for_all, **self.pax}
+        if b"size" in facts:
+            size = tar_number(facts[b"size"], 10)
+        name = facts.get(b"path") or self.long_name or tar_name(header)
+        if self.check:
+            # What readers of tar do not agree on is nothing for an sdist.
+            if kind not in TAR_FILES + TAR_LINKS or b"GNU.sparse" in b" ".join(
+                    facts) or (size and kind in TAR_LINKS):
+                raise ValueError("it has a member of an unusual kind: "
+                                 f"{name!r}")
+            self.check(name.decode("utf-8", "replace"))
+        self.long_name, self.pax = b"", {}
+        if kind in TAR_LINKS:
+            size = 0  # whatever it says
+        if kind in TAR_FILES and self.metadata is None \
+                and re.fullmatch(rb"(?:\./)?[^/]+/PKG-INFO", name):
+            self.collect(kind, size)
+        else:
+            self.skip = (size + 511) // 512 * 512
+
+    def collect(self, kind: bytes, size: int) -> None:
+        if 0 < size <= METADATA_LIMIT:
             self.kind, self.wanted = kind, size
+        elif self.check:
+            raise ValueError("it has an empty or a huge member where names "
+                             "or metadata are expected")
         else:
             self.skip = (size + 511) // 512 * 512
 
     def take_file(self, data: bytes) -> None:
-        if self.kind == b"L":  # of GNU tar
-            self.long_name = data.rstrip(b"\0")
-        elif self.kind == b"x":  # pax: "LENGTH KEY=VALUE\n"
-            found = re.search(rb"(?:^|\n)\d+ path=([^\n]*)\n", data)
-            self.long_name = found.group(1) if found else b""
-        else:
+        if self.kind == b"L":
+            self.long_name = data.partition(b"\0")[0]
+        elif self.kind in (b"x", b"X"):
+            self.pax = parse_pax(data)
+        elif self.kind == b"g":
+            self.pax_for_all.update(parse_pax(data))
+        elif self.kind != b"K":
             self.metadata = data
             self.done = not self.check
         self.kind = b""
         self.skip = -self.wanted % 512
+
+
+def parse_pax(data: bytes) -> Dict[bytes, bytes]:
+    """Parse the records of a pax header: "LENGTH KEY=VALUE\\n".
+
+    Raises:
+        ValueError: they are malformed.
+    """
+    found = {}
+    while data.strip(b"\0"):
+        length, _, _ = data.partition(b" ")
+        size = tar_number(length, 10)
+        record, data = data[:size], data[size:]
+        key, equals, value = record[len(length) + 1:-1].partition(b"=")
+        if not equals or not record.endswith(b"\n"):
+            raise ValueError("it has a malformed pax header")
+        found[key] = value
+    return found
 
 
 def tar_name(header: bytes) -> bytes:
@@ -1431,14 +1483,18 @@ def tar_name(header: bytes) -> bytes:
     return name
 
 
-def tar_number(field: bytes) -> int:
-    """Decode a size: octal digits, or base 256 with the first bit set."""
-    if field[0] & 0x80:
+def tar_number(field: bytes, base: int = 8) -> int:
+    """Decode a size: digits, or base 256 with the first bit set.
+
+    Raises:
+        ValueError: it is not one.
+    """
+    if base == 8 and field[0] & 0x80:
         return int.from_bytes(field[1:], "big")
     digits = field.strip(b" \0") or b"0"
-    if not re.fullmatch(b"[0-7]+", digits):  # int() takes a sign as well
+    if not re.fullmatch(b"[0-9]{1,20}", digits):  # int() takes a sign too
         raise ValueError("a size in the tar is malformed")
-    return int(digits, 8)
+    return int(digits, base)
 
 
 def parse_metadata(data: bytes) -> Dict[str, List[str]]:
@@ -3822,6 +3878,12 @@ UPLOAD_DIGESTS = (("md5_digest", "md5", 32), ("sha256_digest", "sha256", 64),
                   ("blake2_256_digest", "blake2b_256", 64))
 
 
+def text_of(data: bytes) -> str:
+    """Return the text of a form field; "" for one that says nothing."""
+    text = data.decode("utf-8", "replace").strip()
+    return "" if text == "UNKNOWN" else text
+
+
 class Form:
     """The fields of an upload; its file is on the disk already."""
 
@@ -3849,7 +3911,8 @@ class Form:
 
     def add(self, data: bytes) -> None:
         """Take a piece of the content of the part that was begun last."""
-        if self.part.name == "content" and self.incoming is not None:
+        if self.part.name == "content" and self.incoming is not None \
+                and self.part.filename is not None:
             self.incoming.write(data)
             if 0 < self.size_limit < self.incoming.size:
                 raise too_large(self.size_limit)
@@ -3862,9 +3925,7 @@ class Form:
 
     def value(self, name: str) -> str:
         """Return a text field; "" for one that says nothing."""
-        data = self.fields.get(name, [b""])[0]
-        text = data.decode("utf-8", "replace").strip()
-        return "" if text == "UNKNOWN" else text
+        return text_of(self.fields.get(name, [b""])[0])
 
     def close(self) -> None:
         if self.incoming is not None:
@@ -3952,24 +4013,27 @@ def receive_form(form: Form, request: Request) -> None:
 
 def file_upload(app: App, request: Request, form: Form) -> str:
     """Store a file, its signature, or both."""
-    name = form.filename
-    signature = form.fields.get("gpg_signature", [b""])[0]
-    if len(signature) > SIGNATURE_LIMIT:
-        raise HTTPError(413, "the signature is larger than "
-                        f"{SIGNATURE_LIMIT} bytes")
-    if form.incoming is None:
+    name, incoming = form.filename, form.incoming
+    if incoming is None:
         raise HTTPError(400, "the form has no file in 'content'")
+    signature = form.fields.get("gpg_signature", [b""])[0]
+    check_digests(form, incoming)
     if name.endswith(SIGNATURE):
         name = name[:-len(SIGNATURE)]
-        form.incoming.file.seek(0)
-        signature = form.incoming.file.read(SIGNATURE_LIMIT)
+        incoming.file.seek(0)
+        signature = read_fully(incoming.file, SIGNATURE_LIMIT + 1)
         archive = app.directories.index().archives.get(name)
         if archive is None:
             raise HTTPError(400, f"there is no {name!r} to be signed")
-        text = "stored"
+        text = f"stored {form.filename}"
     else:
         archive = upload_archive(app, name)
-        text = store_archive(app, request, form, form.incoming, archive)
+    check_status(app, archive.project)
+    if len(signature) > SIGNATURE_LIMIT:
+        raise HTTPError(413, "the signature is larger than "
+                        f"{SIGNATURE_LIMIT} bytes")
+    if name == form.filename:
+        text = store_archive(app, request, form, incoming, archive)
     if signature:
         store_companion(app, request, archive, SIGNATURE, signature)
     return text
@@ -3981,8 +4045,7 @@ def upload_archive(app: App, filename: str) -> Archive:
     Raises:
         HTTPError: 400 when the name cannot be that of an archive.
     """
-    if re.search(r"[/\\\x00-\x1f\x7f]", filename) \
-            or filename.startswith(".") or len(filename.encode()) > 240:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+!~-]{0,239}", filename):
         raise HTTPError(400, f"bad file name {filename!r}")
     parsed = parse_filename(filename)
     if not parsed or not PROJECT_NAME.fullmatch(parsed.project) \
@@ -4005,9 +4068,7 @@ def store_archive(app: App, request: Request, form: Form,
         HTTPError: 400, 403 or 409; nothing is stored then.
     """
     overwrite = app.config.overwrite
-    check_digests(form, incoming)
     facts = check_archive(app, form, archive, incoming)
-    check_status(app, archive.project)
     taken = check_twins(app, archive)
     digest = incoming.digest("sha256")
     try:
@@ -4015,7 +4076,7 @@ def store_archive(app: App, request: Request, form: Form,
                 else sha256_of(taken) == digest:
             raise FileExistsError
         identity = incoming.publish(archive.path, overwrite)
-    except FileExistsError:
+    except (FileExistsError, IsADirectoryError):
         if sha256_of(taken) != digest:
             raise HTTPError(
                 409, f"File already exists: {archive.filename} has other "
@@ -4037,15 +4098,26 @@ def check_digests(form: Form, incoming: Incoming) -> None:
         HTTPError: 400.
     """
     for field, algorithm, length in UPLOAD_DIGESTS:
-        sent = form.value(field).lower()
-        if not sent:
-            continue
-        if not re.fullmatch(f"[0-9a-f]{{{length}}}", sent):
-            raise HTTPError(400, f"{field} is not {length} hex digits")
-        received = incoming.digest(algorithm)
-        if not hmac.compare_digest(sent, received):
-            raise HTTPError(400, f"{field} does not match the file: sent "
-                            f"{sent}, received {received}")
+        received = ""
+        for data in form.fields.get(field, ()):
+            sent = text_of(data).lower()
+            if not sent:
+                continue
+            received = received or incoming.digest(algorithm)
+            check_digest(field, sent, received, length)
+
+
+def check_digest(field: str, sent: str, received: str, length: int) -> None:
+    """Compare two digests in hex.
+
+    Raises:
+        HTTPError: 400.
+    """
+    if not re.fullmatch(f"[0-9a-f]{{{length}}}", sent):
+        raise HTTPError(400, f"{field} is not {length} hex digits")
+    if not hmac.compare_digest(sent, received):
+        raise HTTPError(400, f"{field} does not match the file: sent "
+                        f"{sent}, received {received}")
 
 
 def check_archive(app: App, form: Form, archive: Archive,
@@ -4182,18 +4254,29 @@ def remove_pkg(app: App, request: Request, form: Form) -> str:
     name, version = form.value("name"), form.value("version")
     if not name or not version:
         raise HTTPError(400, "to remove a release, send name and version")
-    snapshot = app.directories.index()
-    found = [archive for archive in snapshot.projects.get(normalize(name), ())
-             if is_same_version(archive.version, version)]
-    if not found:
+    removed: List[str] = []
+    while True:
+        # Once more: another file of that name may have been in its shadow.
+        snapshot = app.directories.index()
+        found = [archive
+                 for archive in snapshot.projects.get(normalize(name), ())
+                 if is_same_version(archive.version, version)]
+        if not found:
+            break
+        for archive in found:
+            remove_archive(app, request, archive)
+            removed.append(archive.filename)
+    if not removed:
         raise HTTPError(404, f"no release {version!r} of {name!r}")
-    for archive in found:
-        digest = sha256_of(archive.path)
-        removed = remove_files([archive.path + suffix
-                                for suffix in ("",) + COMPANIONS])
-        app.directories.changed(archive, (), removed)
-        audit(request, "removed", archive.path, "sha256=" + digest)
-    return "removed " + ", ".join(archive.filename for archive in found)
+    return "removed " + ", ".join(removed)
+
+
+def remove_archive(app: App, request: Request, archive: Archive) -> None:
+    digest = sha256_of(archive.path)
+    removed = remove_files([archive.path + suffix
+                            for suffix in ("", *COMPANIONS)])
+    app.directories.changed(archive, (), [archive.path, *removed])
+    audit(request, "removed", archive.path, "sha256=" + digest)
 
 
 UPLOAD_ACTIONS: Dict[str, Callable[[App, Request, Form], str]] = {

@@ -1,15 +1,28 @@
 """Small archives, made in memory, that real installers accept."""
 
 import base64
+import bz2
+import gzip
 import hashlib
 import io
+import lzma
 import os
 import re
 import tarfile
 import zipfile
 
-MODES = {".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.bz2": "w:bz2",
-         ".tar.xz": "w:xz"}
+
+
+def gzipped(data):
+    """Compress without a time stamp: the same input gives the same bytes."""
+    file = io.BytesIO()
+    with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as stream:
+        stream.write(data)
+    return file.getvalue()
+
+
+COMPRESS = {".tar.gz": gzipped, ".tgz": gzipped, ".tar.bz2": bz2.compress,
+            ".tar.xz": lzma.compress}
 
 
 def metadata(name, version, requires=(), requires_python=None, body=""):
@@ -92,12 +105,12 @@ def sdist(name, version, extension=".tar.gz", requires_python=None,
     if extension == ".zip":
         return zipped(contents)
     file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode=MODES[extension]) as archive:
+    with tarfile.open(fileobj=file, mode="w") as archive:
         for path, data in contents.items():
             member = tarfile.TarInfo(path)
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
-    return file.getvalue()
+    return COMPRESS[extension](file.getvalue())
 
 
 def put(directory, filename, data, age=60):

@@ -511,7 +511,7 @@ class TestFailures(UpdateTestCase):
 
     @unittest.skipUnless(resource, "cannot limit memory here")
     def test_compressed_bomb_is_not_unpacked(self):
-        """8 MiB that would become 8 GiB, where there are but 3."""
+        """2 MiB that would become 2 GiB, where there is but 1."""
         packer = zlib.compressobj(9, zlib.DEFLATED, zlib.MAX_WBITS | 16)
         head = packer.compress(b"[") + packer.flush(zlib.Z_FULL_FLUSH)
         block = packer.compress(b" " * 2 ** 20) + packer.flush(
@@ -519,9 +519,9 @@ class TestFailures(UpdateTestCase):
         index = self.upstream()
         index.answers["/simple/a/"] = lambda handler: (
             200, {"Content-Type": JSON, "Content-Encoding": "gzip"},
-            head + block * 8192)
+            head + block * 2048)
         empty(self.root, "a-1.0.tar.gz")
-        result = self.update(index.url, limit=3 * 2 ** 30)
+        result = self.update(index.url, limit=2 ** 30)
         self.assertEqual((1, ()), result[:2])
         self.assertEqual(1, result.errors.count("\n"), result.errors)
 
@@ -636,7 +636,7 @@ class TestConnections(UpdateTestCase):
     def test_redirects(self):
         index, other = self.upstream(), self.upstream()
         for name, where in (
-                ("a", "../elsewhere/a/"), ("b", "/elsewhere/b/"),
+                ("a", "../../elsewhere/a/"), ("b", "/elsewhere/b/"),
                 ("c", index.url.replace("simple", "elsewhere") + "c/"),
                 ("d", other.url + "d/"), ("e", "/elsewhere/e/?x=y")):
             empty(self.root, name + "-1.0.tar.gz")
@@ -889,8 +889,8 @@ class TestExecute(UpdateTestCase):
         """One sentence on what to install."""
         self.publish("a", "a-2.0.tar.gz", self.sdist("a", "2.0"))
         empty(self.root, "a-1.0.tar.gz")
-        # A module of that name that cannot be imported stands for none.
-        archives.put(self.folder, "nopip/pip.py", b"raise ImportError")
+        # A package of that name that is no program stands for none.
+        archives.put(self.folder, "nopip/pip/__init__.py", b"")
         result = self.update(
             self.index.url, "-x", self.root,
             PYTHONPATH=os.path.join(self.folder, "nopip"))

@@ -1,0 +1,896 @@
+"""Uploads that go wrong: cut off, killed, at once, on a full disk.
+
+Whatever happens, a name is absent or has a whole file, and trying again
+works.
+"""
+
+import http.client
+import os
+import random
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import threading
+import time
+import unittest
+import zipfile
+from urllib.parse import urlsplit
+
+from tests import archives, forms
+from tests.helpers import (
+    HOST, Answer, DirectoryTestCase, ServerProcess, Wire, ask, texts,
+    wait_for,
+)
+
+SDIST = "demo_pkg-1.0.tar.gz"
+WHEEL = "demo_pkg-1.0-py3-none-any.whl"
+ANYONE = ("-a", ".", "-P", ".", "--disable-fallback")
+SHA = "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="  # of "secret"
+JOE = forms.credentials("joe", "secret")
+NOISE = random.Random(9).getrandbits(8 * 2 ** 20).to_bytes(2 ** 20, "big")
+BIG = 20 * 2 ** 20
+
+
+def sdist(text=b"", version="1.0"):
+    return archives.sdist("demo_pkg", version, files={"text": text})
+
+
+def wheel_of(size, text=b""):
+    """Return a wheel of about this size."""
+    data = NOISE * (size // len(NOISE)) + NOISE[:size % len(NOISE)]
+    return archives.wheel("demo_pkg", "1.0", files={
+        "noise": data, "text": text}, compression=zipfile.ZIP_STORED)
+
+
+def head(length=None, *lines, target="/"):
+    """Return the head of an upload as bytes."""
+    found = ["POST %s HTTP/1.1" % target, "Host: " + HOST,
+             "Content-Type: " + forms.content_type()] + list(lines)
+    found.append("Transfer-Encoding: chunked" if length is None
+                 else "Content-Length: %d" % length)
+    return "\r\n".join(found + ["", ""]).encode("latin-1")
+
+
+class FaultTestCase(DirectoryTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.cache = os.path.join(self.folder, "cache")
+
+    def start(self, *arguments, root=None):
+        """Start a server that anyone may upload to, unless it is said."""
+        server = ServerProcess("-v", "--cache-dir", self.cache, *(
+            arguments or ANYONE) + (root or self.root,))
+        server.__enter__()
+        self.addCleanup(server.stop)
+        return server
+
+    def accounts(self):
+        """Return the arguments for a server with the user joe."""
+        path = os.path.join(self.folder, "users")
+        with open(path, "w") as file:
+            file.write("joe:%s\n" % SHA)
+        return "-P", path
+
+    @staticmethod
+    def address(server):
+        address = urlsplit(server.url)
+        return address.hostname, address.port
+
+    def connect(self, server, data=b"", timeout=60):
+        wire = Wire(self.address(server), timeout)
+        self.addCleanup(wire.socket.close)
+        wire.send(data)
+        return wire
+
+    def send(self, server, filename, data, **fields):
+        """Upload a file; return the Answer."""
+        headers, body = forms.upload(filename, data, **fields)
+        return ask(*self.address(server), "POST", "/", headers, body)
+
+    def remove(self, server):
+        headers, body = forms.post([
+            (":action", "remove_pkg"), ("name", "demo-pkg"),
+            ("version", "1.0")])
+        return ask(*self.address(server), "POST", "/", headers, body).status
+
+    def files(self, root=None):
+        """Return the names of all files but the lock, hidden ones too."""
+        return sorted(set(os.listdir(root or self.root)) - {".lock"})
+
+    def listed(self, server):
+        """Return the files on the project's page."""
+        page = server.get("simple/demo-pkg/")
+        return texts(page.body) if page.status == 200 else []
+
+    def check_absent(self, server, filename=SDIST):
+        """Check that neither the index nor the disk has any of a file."""
+        self.assertEqual(self.listed(server), [])
+        self.assertEqual(server.get("packages/" + filename).status, 404)
+        self.assertEqual(self.files(), [])
+
+    def check_stored(self, server, data, filename=SDIST):
+        self.assertEqual(self.listed(server), [filename])
+        self.assertEqual(server.get("packages/" + filename).body, data)
+        self.assertEqual(self.files(), [filename])
+
+
+class EarlyAnswerTest(FaultTestCase):
+    """An answer reaches a client that is still sending 20 MB."""
+
+    def cases(self):
+        """Yield (server, status, Content-Length or None, headers)."""
+        _, body = forms.upload(WHEEL, b"")
+        accounts = self.accounts()
+        yield self.start(*accounts), 401, BIG, {}
+        yield self.start(*accounts), 401, None, {}
+        yield self.start(*accounts), 401, BIG, forms.credentials("joe", "x")
+        yield self.start(), 403, BIG, {"Sec-Fetch-Site": "cross-site"}
+        yield self.start("-a", "update"), 403, BIG, {}
+        yield self.start("--read-only", *ANYONE), 403, BIG, {}
+        limited = self.start("--max-upload-size", "1000", *ANYONE)
+        yield limited, 413, BIG, {}
+        # Not known before so much of it has come.
+        yield limited, 413, None, {}
+        yield limited, 413, 900000, {}
+        # No disk has 100 TB free.
+        yield self.start(), 507, 10 ** 14, {}
+        yield self.start(), 415, BIG, {"Content-Type": "text/plain"}
+
+    def body(self):
+        """Return a form that goes on for 20 MB."""
+        _, body = forms.upload(WHEEL, b"")
+        return body.partition(b"\r\n\r\n--")[0] + NOISE * (BIG // len(NOISE))
+
+    def test_raw_sockets(self):
+        body = self.body()
+        for server, status, length, headers in self.cases():
+            with self.subTest(status=status, length=length):
+                names = "\r\n".join("%s: %s" % pair
+                                    for pair in headers.items())
+                sent = body if length is None else body[:length]
+                if length is None:
+                    sent = b"%x\r\n%s\r\n0\r\n\r\n" % (len(sent), sent)
+                if "Content-Type" in headers:
+                    start = head(length).replace(
+                        forms.content_type().encode(), b"text/plain")
+                else:
+                    start = head(length, *([names] if names else []))
+                wire = self.connect(server, start)
+                # It sends it all before it looks at any answer.
+                wire.send(sent)
+                self.assertEqual(wire.answer()[0], status)
+                self.check_alive(server)
+
+    def test_http_client(self):
+        body = self.body()
+        for server, status, length, headers in self.cases():
+            if length is None or length > len(body):
+                continue
+            with self.subTest(status=status, length=length):
+                client = http.client.HTTPConnection(
+                    *self.address(server), timeout=60)
+                self.addCleanup(client.close)
+                client.request("POST", "/", body[:length], dict(
+                    {"Content-Type": forms.content_type()}, **headers))
+                answer = client.getresponse()
+                text = answer.read().decode("utf-8")
+                self.assertEqual(answer.status, status)
+                self.assertEqual(answer.reason + "\n", text)
+                self.check_alive(server)
+
+    def check_alive(self, server):
+        self.assertEqual(server.get("simple/").status, 200)
+        self.assertEqual(self.files(), [])
+        self.assertNotIn("Traceback", server.logged())
+
+    def test_a_body_that_is_no_form(self):
+        """20 MB follow after the sentence is due."""
+        server = self.start()
+        for body in (NOISE * 20, b"--%s\r\n" % forms.BOUNDARY.encode()
+                     + b"x" * BIG):
+            wire = self.connect(server, head(len(body)) + body)
+            self.assertEqual(wire.answer()[0], 400)
+            self.check_alive(server)
+
+
+class ExpectTest(FaultTestCase):
+    """RFC 9110, 10.1.1: the body is asked for when it is wanted."""
+
+    def ask(self, server, *lines, length=None):
+        _, body = forms.upload(SDIST, sdist())
+        wire = self.connect(server, head(
+            length or len(body), "Expect: 100-continue", *lines))
+        return wire, body
+
+    def test_the_account_is_checked_first(self):
+        server = self.start(*self.accounts())
+        for lines in ((), ("Authorization: Basic eDp4",),
+                      ("Authorization: nonsense",)):
+            wire, _ = self.ask(server, *lines)
+            self.assertEqual(wire.answer()[0], 401)
+            self.assertEqual(wire.buffer, b"")
+        wire, body = self.ask(
+            server, "Authorization: " + JOE["Authorization"])
+        self.assertEqual(wire.answer()[0], 100)
+        wire.send(body)
+        self.assertEqual(wire.answer()[0], 200)
+        self.check_stored(server, sdist())
+
+    def test_what_would_be_refused_is_not_asked_for(self):
+        for server, length, status in (
+                (self.start("--read-only", *ANYONE), None, 403),
+                (self.start("--max-upload-size", "10", *ANYONE),
+                 2 * 2 ** 20, 413),
+                (self.start("-a", "update"), None, 403),
+                (self.start(), 10 ** 14, 507)):
+            wire, _ = self.ask(server, length=length)
+            self.assertEqual(wire.answer()[0], status)
+        wire, _ = self.ask(self.start(), "Origin: http://evil.example")
+        self.assertEqual(wire.answer()[0], 403)
+
+    def test_a_client_that_does_not_wait(self):
+        server = self.start()
+        _, body = forms.upload(SDIST, sdist())
+        wire = self.connect(server, head(
+            len(body), "Expect: 100-continue") + body)
+        statuses = [wire.answer()[0]]
+        if statuses == [100]:
+            statuses.append(wire.answer()[0])
+        self.assertEqual(statuses[-1], 200)
+
+    def test_chunked(self):
+        server = self.start()
+        _, body = forms.upload(SDIST, sdist())
+        wire = self.connect(server, head(None, "Expect: 100-continue"))
+        self.assertEqual(wire.answer()[0], 100)
+        wire.send(b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
+        self.assertEqual(wire.answer()[0], 200)
+        self.check_stored(server, sdist())
+
+
+def chunked(body, sizes, form=b"%x"):
+    """Return a body in chunked coding (RFC 9112, 7.1)."""
+    found, at = [], 0
+    while at < len(body):
+        piece = body[at:at + next(sizes)]
+        at += len(piece)
+        found += [form % len(piece), b"\r\n", piece, b"\r\n"]
+    return b"".join(found) + b"0\r\n\r\n"
+
+
+def always(size):
+    while True:
+        yield size
+
+
+def at_random(seed, most):
+    dice = random.Random(seed)
+    while True:
+        yield dice.randint(1, most)
+
+
+class ChunkedTest(FaultTestCase):
+
+    def test_chunks_of_any_size(self):
+        server = self.start()
+        for text in (b"", NOISE[:150000]):
+            data = sdist(text)
+            _, body = forms.upload(SDIST, data, **forms.digests(data))
+            for sizes in (always(1 if len(body) < 9999 else 700), always(7),
+                          always(1000), always(65536), always(10 ** 6),
+                          at_random(1, 30), at_random(2, 5000)):
+                for form in (b"%x", b"%X", b"000%x", b"%x;name=value"):
+                    wire = self.connect(
+                        server, head(None) + chunked(body, sizes, form))
+                    self.assertEqual(wire.answer()[0], 200)
+                self.check_stored(server, data)
+                self.assertEqual(self.remove(server), 200)
+
+    def test_malformed_chunks(self):
+        server = self.start()
+        _, body = forms.upload(SDIST, sdist())
+        whole = chunked(body, always(500))
+        for broken in (
+                whole.replace(b"\r\n", b"\n", 1),
+                whole.replace(b"1f4\r\n", b"1f3\r\n", 1),
+                whole.replace(b"1f4\r\n", b"1f5\r\n", 1),
+                whole.replace(b"1f4\r\n", b"0x1f4\r\n", 1),
+                whole.replace(b"1f4\r\n", b"+1f4\r\n", 1),
+                whole.replace(b"1f4\r\n", b" 1f4\r\n", 1),
+                whole.replace(b"1f4\r\n", b"\r\n", 1),
+                whole.replace(b"1f4\r\n", b"-1\r\n", 1),
+                whole.replace(b"1f4\r\n", b"1" * 20 + b"\r\n", 1),
+                b"x" * 100000, b"\0" * 1000, body):
+            with self.subTest(broken=broken[:20]):
+                wire = self.connect(server, head(None) + broken)
+                wire.socket.shutdown(socket.SHUT_WR)
+                self.assertEqual(wire.answer()[0], 400)
+                self.assertTrue(wire.is_closed())
+        self.check_absent(server)
+
+    def test_a_whole_coding_of_half_a_form(self):
+        server = self.start()
+        _, body = forms.upload(SDIST, sdist())
+        for end in range(0, len(body) - 2, 61):
+            wire = self.connect(server, head(None) + chunked(
+                body[:end], always(100)))
+            self.assertEqual(wire.answer()[0], 400, end)
+        self.check_absent(server)
+
+
+class CutOffTest(FaultTestCase):
+    """The connection ends too early, in one way or another."""
+
+    def cut(self, server, data, how):
+        """Send some bytes and end the connection; return the status."""
+        wire = Wire(self.address(server), 60)
+        with wire:
+            if how == "reset":
+                wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,
+                                       struct.pack("ii", 1, 0))
+            wire.send(data)
+            if how == "half":  # and waits for what the server says
+                wire.socket.shutdown(socket.SHUT_WR)
+                return wire.answer()[0]
+        return None
+
+    def test_bodies_cut_at_many_places(self):
+        server = self.start()
+        _, body = forms.upload(SDIST, sdist(), **forms.digests(sdist()))
+        start = head(len(body))
+        cuts = 0
+        for how in ("close", "half", "reset"):
+            for end in sorted(set(range(0, len(body), 41)).union(
+                    range(len(body) - 50, len(body), 7), (len(body) - 1,))):
+                status = self.cut(server, start + body[:end], how)
+                cuts += 1
+                self.assertEqual(status, 400 if how == "half" else None)
+            # Each is noticed, in one line.
+            wait_for(lambda: server.logged().count("POST") >= cuts,
+                     "%d lines about cut bodies" % cuts)
+            self.check_absent(server)
+        self.assertEqual(server.logged().count("\n"), cuts, server.logged())
+        for words in ("Traceback", "cannot be stored"):
+            self.assertNotIn(words, server.logged())
+        answer = self.send(server, SDIST, sdist())
+        self.assertEqual(answer.status, 200, answer)
+        self.check_stored(server, sdist())
+
+    def test_large_files_cut_in_the_middle(self):
+        server = self.start()
+        data = wheel_of(4 * 2 ** 20)
+        _, body = forms.upload(WHEEL, data)
+        for number, how in enumerate(("close", "half", "reset"), 1):
+            self.cut(server, head(len(body)) + body[:len(body) // 2], how)
+            wait_for(lambda: server.logged().count("POST") >= number,
+                     "the cut is noticed")
+            self.check_absent(server, WHEEL)
+        self.assertEqual(self.send(server, WHEEL, data).status, 200)
+        self.check_stored(server, data, WHEEL)
+
+    def test_a_file_that_was_stored_stays_when_another_is_cut_off(self):
+        server = self.start("-o", *ANYONE)
+        self.assertEqual(self.send(server, SDIST, sdist()).status, 200)
+        _, body = forms.upload(SDIST, sdist(b"new"))
+        for number, end in enumerate(range(len(body) - 200, len(body), 20)):
+            self.cut(server, head(len(body)) + body[:end], "half")
+            self.check_stored(server, sdist())
+
+
+class ParallelTest(FaultTestCase):
+
+    COUNT = 20
+
+    def race(self, jobs):
+        """Run (server, filename, data) uploads at once; return Answers."""
+        barrier = threading.Barrier(len(jobs))
+        answers = [None] * len(jobs)
+
+        def run(number, server, filename, data):
+            barrier.wait()
+            answers[number] = self.send(
+                server, filename, data, **forms.digests(data))
+        threads = [threading.Thread(target=run, args=(number,) + job)
+                   for number, job in enumerate(jobs)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return answers
+
+    def check_one_wins(self, servers, settings=()):
+        datas = [sdist(b"%d" % number + NOISE[:50000])
+                 for number in range(self.COUNT)]
+        answers = self.race([
+            (servers[number % len(servers)], SDIST, data)
+            for number, data in enumerate(datas)])
+        winners = [data for data, answer in zip(datas, answers)
+                   if answer.status == 200]
+        self.assertEqual(
+            sorted(answer.status for answer in answers),
+            [200] + [409] * (self.COUNT - 1))
+        for answer in answers:
+            if answer.status == 409:
+                self.assertIn("File already exists", answer.reason)
+        for server in servers:
+            wait_for(lambda: self.listed(server) == [SDIST],
+                     "the file is listed everywhere")
+            self.check_stored(server, winners[0])
+
+    def check_all_win(self, servers):
+        data = sdist(NOISE[:50000])
+        answers = self.race([
+            (servers[number % len(servers)], SDIST, data)
+            for number in range(self.COUNT)])
+        self.assertEqual([answer.status for answer in answers],
+                         [200] * self.COUNT)
+        for server in servers:
+            wait_for(lambda: self.listed(server) == [SDIST],
+                     "the file is listed everywhere")
+            self.check_stored(server, data)
+
+    def test_other_bytes_under_one_name(self):
+        server = self.start()
+        for _ in range(3):
+            self.check_one_wins([server])
+            self.remove(server)
+
+    def test_the_same_bytes(self):
+        server = self.start()
+        for _ in range(3):
+            self.check_all_win([server])
+            self.remove(server)
+
+    def test_two_servers_over_one_directory(self):
+        servers = [self.start(), self.start()]
+        self.check_one_wins(servers)
+        os.unlink(os.path.join(self.root, SDIST))
+        for server in servers:
+            wait_for(lambda: self.listed(server) == [], "it is gone")
+        self.check_all_win(servers)
+
+    def test_other_names(self):
+        server = self.start()
+        jobs = [(server, "demo_pkg-1.%d.tar.gz" % number,
+                 sdist(b"", "1.%d" % number))
+                for number in range(self.COUNT)]
+        answers = self.race(jobs)
+        self.assertEqual([answer.status for answer in answers],
+                         [200] * self.COUNT)
+        self.assertEqual(sorted(self.listed(server)),
+                         sorted(filename for _, filename, _ in jobs))
+
+
+class KillTest(FaultTestCase):
+    """kill -9 of the server, at any moment of an upload."""
+
+    def check_restart(self, data, servers=()):
+        """Start again: nothing partial is there, and a retry works."""
+        server = self.start()
+        if SDIST in self.files():
+            self.assertEqual(self.listed(server), [SDIST])
+            self.assertEqual(server.get("packages/" + SDIST).body, data)
+        else:
+            self.assertEqual(self.listed(server), [])
+            self.assertEqual(server.get("packages/" + SDIST).status, 404)
+        return server
+
+    def age(self):
+        """Make what is hidden older than any upload that is running."""
+        for name in self.files():
+            if name.startswith("."):
+                then = time.time() - 3600
+                os.utime(os.path.join(self.root, name), (then, then))
+
+    def check_end(self, data):
+        """Leftovers go, and a retry works."""
+        self.age()
+        server = self.check_restart(data)
+        self.assertIn(self.files(), ([], [SDIST]))
+        answer = self.send(server, SDIST, data, **forms.digests(data))
+        self.assertEqual(answer.status, 200, answer)
+        self.check_stored(server, data)
+
+    def test_after_so_many_bytes(self):
+        data = sdist(NOISE[:400000])
+        _, body = forms.upload(SDIST, data, **forms.digests(data))
+        start = body.index(data[:100])
+        for end in (0, 100, start, start + 1, start + 100000,
+                    start + len(data) // 2, start + len(data) - 1,
+                    start + len(data), len(body) - 3):
+            server = self.check_restart(data)
+            before = set(self.files())
+            wire = self.connect(server, head(len(body)) + body[:end])
+            # What it may still hold back: it could be the boundary.
+            wanted = end - start - 50
+
+            def has_come():
+                sizes = [os.path.getsize(os.path.join(self.root, name))
+                         for name in set(self.files()) - before]
+                return sizes and sizes[0] >= min(wanted, len(data) - 50)
+            if wanted > 0:
+                wait_for(has_come, "the bytes are on the disk")
+            server.process.kill()
+            server.stop()
+            wire.socket.close()
+            self.assertNotIn(SDIST, self.files())
+        self.assertTrue(self.files())  # leftovers, too young to be removed
+        self.check_end(data)
+
+    def test_leftovers_are_removed_when_they_are_old(self):
+        for name in (".upload-1-a", "sub/.upload-2-b"):
+            archives.put(self.root, name, b"half", age=7 * 24 * 3600)
+        archives.put(self.root, ".upload-3-young", b"half", age=0)
+        archives.put(self.root, ".hidden/.upload-4-c", b"mine", age=10 ** 6)
+        archives.put(self.root, ".other", b"mine", age=10 ** 6)
+        server = self.start("--read-only", *ANYONE)
+        self.assertIn(".upload-1-a", self.files())
+        server.stop()
+        server = self.start()
+        self.assertEqual(self.files(), [
+            ".hidden", ".other", ".upload-3-young", "sub"])
+        self.assertEqual(os.listdir(os.path.join(self.root, "sub")), [])
+        self.assertEqual(len(re.findall(r"removing \S+", server.logged())), 2)
+
+    def test_what_a_living_server_is_writing_is_not_removed(self):
+        """However long it takes to come in."""
+        first = self.start()
+        data = sdist(NOISE[:100000])
+        _, body = forms.upload(SDIST, data)
+        wire = self.connect(first, head(len(body)) + body[:50000])
+        wait_for(lambda: self.files() and os.path.getsize(
+            os.path.join(self.root, self.files()[0])) > 10000,
+            "a part of it is on the disk")
+        before = self.files()
+        self.age()
+        second = self.start()
+        self.assertEqual(self.files(), before)
+        self.assertEqual(self.listed(second), [])
+        wire.send(body[50000:])
+        self.assertEqual(wire.answer()[0], 200)
+        self.check_stored(first, data)
+        wait_for(lambda: self.listed(second) == [SDIST], "it is listed")
+
+
+def strace_problem():
+    """Tell why strace cannot be used here; None when it can."""
+    if not shutil.which("strace"):
+        return "no program strace"
+    process = subprocess.run(
+        ["strace", "-f", "-qq", "-e", "trace=fsync", "-e",
+         "inject=fsync:error=EIO", "true"], stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if process.returncode:
+        return "strace does not work here: %s" % (
+            process.stdout.decode().strip().splitlines() or [""])[-1]
+    return None
+
+
+class Strace:
+    """Injects faults into the system calls of a process.
+
+    Counters are those of each thread, and each connection has its own.
+    """
+
+    def __init__(self, process, calls, fault):
+        self.command = ["strace", "-f", "-p", str(process.pid), "-e",
+                        "trace=" + calls, "-e",
+                        "inject=%s:%s" % (calls, fault)]
+
+    def __enter__(self):
+        self.process = subprocess.Popen(
+            self.command, stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        line = self.process.stderr.readline()
+        if b"attached" not in line:
+            self.__exit__()
+            raise AssertionError(line)
+        # It fills a pipe with what it traces; nobody needs that.
+        self.reader = threading.Thread(target=self.process.stderr.read)
+        self.reader.start()
+        return self
+
+    def __exit__(self, *exception):
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(60)
+        if hasattr(self, "reader"):
+            self.reader.join()
+        self.process.stderr.close()
+
+
+LINK, UNLINK = "?link,linkat", "?unlink,unlinkat"
+
+
+class InjectionTest(KillTest, ParallelTest):
+    """The same, at each system call, and errors from each of them."""
+
+    @classmethod
+    def setUpClass(cls):
+        problem = strace_problem()
+        if problem:
+            raise unittest.SkipTest(problem)
+
+    # Only what is below; the others ran in their own classes.
+    test_after_so_many_bytes = None
+    test_leftovers_are_removed_when_they_are_old = None
+    test_what_a_living_server_is_writing_is_not_removed = None
+    test_other_bytes_under_one_name = None
+    test_the_same_bytes = None
+    test_two_servers_over_one_directory = None
+    test_other_names = None
+
+    def inject(self, server, calls, fault):
+        return Strace(server.process, calls, fault)
+
+    def test_killed_at_each_step(self):
+        data = sdist(NOISE[:600000])
+        for calls, when in (
+                ("openat", 1), ("flock", 1), ("write", 1), ("write", 2),
+                ("fsync", 1), (LINK, 1), (UNLINK, 1), ("fsync", 2),
+                ("sendto", 1)):
+            server = self.check_restart(data)
+            if SDIST in self.files():
+                self.assertEqual(self.send(server, SDIST, data).status, 200)
+                self.assertEqual(self.remove(server), 200)
+            with self.subTest(calls=calls, when=when):
+                with self.inject(server, calls,
+                                 "signal=KILL:when=%d" % when):
+                    with self.assertRaises((ConnectionError,
+                                            http.client.HTTPException)):
+                        self.send(server, SDIST, data)
+                    server.process.wait(60)
+                server.stop()
+        self.check_end(data)
+
+    def test_killed_while_overwriting(self):
+        old, new = sdist(b"old"), sdist(b"new")
+        arguments = ("-o",) + ANYONE
+        archives.put(self.root, SDIST, old)
+        for calls in ("write", "fsync", "?rename,?renameat,renameat2"):
+            server = self.start(*arguments)
+            with self.inject(server, calls, "signal=KILL:when=1"):
+                with self.assertRaises((ConnectionError,
+                                        http.client.HTTPException)):
+                    self.send(server, SDIST, new)
+                server.process.wait(60)
+            server.stop()
+            with open(os.path.join(self.root, SDIST), "rb") as file:
+                self.assertEqual(file.read(), old, calls)
+
+    def test_errors_of_each_step(self):
+        """Nothing is left, the answer is no success, and a retry is one."""
+        server = self.start()
+        data = sdist(NOISE[:600000])
+        for calls, error, when, status in (
+                ("openat", "ENOSPC", 1, 507), ("write", "ENOSPC", 1, 507),
+                ("write", "ENOSPC", 2, 507), ("write", "EDQUOT", 1, 507),
+                ("write", "EFBIG", 1, 507), ("write", "EIO", 1, 500),
+                ("openat", "EROFS", 1, 503), ("openat", "EACCES", 1, 503),
+                ("fsync", "EIO", 1, 500), ("fsync", "ENOSPC", 1, 507),
+                (LINK, "EIO", 1, 500), (LINK, "ENOSPC", 1, 507)):
+            with self.subTest(calls=calls, error=error, when=when):
+                with self.inject(server, calls, "error=%s:when=%d" % (
+                        error, when)):
+                    answer = self.send(server, SDIST, data)
+                self.assertEqual(answer.status, status, answer)
+                self.assertNotIn("\n", answer.reason)
+                self.check_absent(server)
+                self.assertEqual(self.send(server, SDIST, data).status, 200)
+                self.check_stored(server, data)
+                self.assertEqual(self.remove(server), 200)
+        self.assertNotIn("Traceback", server.logged())
+
+    def test_a_directory_that_cannot_be_synced(self):
+        """The file has its name, but may lose it: that is no success."""
+        server = self.start()
+        with self.inject(server, "fsync", "error=EIO:when=2"):
+            answer = self.send(server, SDIST, sdist())
+        self.assertEqual(answer.status, 500, answer)
+        with self.inject(server, "fsync", "error=EIO:when=1"):
+            answer = self.send(server, SDIST, sdist())
+        self.assertEqual(answer.status, 500, answer)
+        with self.inject(server, "fsync", "error=EIO:when=2"):
+            answer = self.send(server, SDIST, sdist())
+        self.assertEqual(answer.status, 500, answer)
+        self.assertEqual(self.send(server, SDIST, sdist()).status, 200)
+        self.check_stored(server, sdist())
+
+    def test_a_disk_that_fails_while_overwriting(self):
+        server = self.start("-o", *ANYONE)
+        self.assertEqual(self.send(server, SDIST, sdist()).status, 200)
+        for calls, error in (("write", "ENOSPC"), ("fsync", "EIO"),
+                             ("?rename,?renameat,renameat2", "EIO")):
+            with self.inject(server, calls, "error=%s:when=1" % error):
+                answer = self.send(server, SDIST, sdist(b"new"))
+            self.assertIn(answer.status, (500, 507))
+            self.check_stored(server, sdist())
+
+    def test_a_signature_that_cannot_be_stored(self):
+        server = self.start()
+        self.assertEqual(self.send(server, SDIST, sdist()).status, 200)
+        with self.inject(server, LINK, "error=ENOSPC:when=1"):
+            answer = self.send(server, SDIST + ".asc", b"signed")
+        self.assertEqual(answer.status, 507, answer)
+        self.check_stored(server, sdist())
+
+    def test_races_with_a_slow_disk(self):
+        """All of them are checked before the first has its name."""
+        server = self.start()
+        with self.inject(server, "fsync", "delay_enter=300000"):
+            self.check_one_wins([server])
+            self.remove(server)
+            self.check_all_win([server])
+
+    def test_races_of_two_spellings(self):
+        """They are the same release, so the second is refused."""
+        server = self.start()
+        names = ["demo_pkg-1.0.tar.gz", "Demo.Pkg-1.0.tar.gz",
+                 "demo_pkg-1.0.0.tar.gz", "demo-pkg-1.tar.gz"]
+        with self.inject(server, "fsync", "delay_enter=300000"):
+            answers = self.race([(server, name, sdist()) for name in names])
+        self.assertEqual(sorted(answer.status for answer in answers),
+                         [200, 409, 409, 409])
+        self.assertEqual(len(self.files()), 1, self.files())
+
+    def test_filesystems_without_hard_links(self):
+        for error in ("EPERM", "EOPNOTSUPP", "ENOSYS", "EMLINK"):
+            with self.subTest(error=error):
+                servers = [self.start(), self.start()]
+                with self.inject(servers[0], LINK, "error=" + error), \
+                        self.inject(servers[1], LINK, "error=" + error):
+                    self.check_one_wins(servers)
+                    self.assertEqual(self.send(
+                        servers[0], SDIST, sdist(b"x")).status, 409)
+                    self.remove(servers[0])
+                    wait_for(lambda: self.listed(servers[1]) == [],
+                             "it is gone")
+                    self.check_all_win(servers)
+                    self.remove(servers[0])
+                for server in servers:
+                    server.stop()
+
+
+class Mounted:
+    """A filesystem of its own, or a skipped test where that cannot be."""
+
+    def __init__(self, test, *arguments):
+        self.test = test
+        self.path = os.path.join(test.folder, "mounted")
+        os.mkdir(self.path)
+        if not hasattr(os, "getuid") or os.getuid():
+            test.skipTest("only root may mount")
+        if not shutil.which("mount"):
+            test.skipTest("no program mount")
+        process = subprocess.run(
+            ("mount",) + arguments + (self.path,),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT)
+        if process.returncode:
+            test.skipTest("cannot mount: %s" % (
+                process.stdout.decode().strip().splitlines() or [""])[0])
+        test.addCleanup(subprocess.run, ["umount", "-l", self.path])
+
+    def remount(self, options):
+        subprocess.run(["mount", "-o", "remount," + options, self.path],
+                       check=True)
+
+
+class FullDiskTest(FaultTestCase):
+
+    def mount(self, options="size=2m"):
+        mounted = Mounted(self, "-t", "tmpfs", "-o", options, "tmpfs")
+        self.root = os.path.join(mounted.path, "packages")
+        os.mkdir(self.root)
+        return mounted
+
+    def send_chunked(self, server, filename, data):
+        """Upload without saying how much it will be."""
+        _, body = forms.upload(filename, data)
+        wire = self.connect(server, head(None) + chunked(
+            body, always(60000)))
+        status, headers, body = wire.answer()
+        return Answer(status, "", headers, body)
+
+    def test_no_space(self):
+        self.mount()
+        server = self.start()
+        self.assertEqual(self.send(server, SDIST, sdist()).status, 200)
+        large = wheel_of(5 * 2 ** 20)
+        for send in (self.send, self.send_chunked):
+            answer = send(server, WHEEL, large)
+            self.assertEqual(answer.status, 507, answer)
+            self.check_stored(server, sdist())
+        # Space is freed, and what was refused is taken.
+        filler = archives.put(self.root, ".filler", NOISE)
+        medium = wheel_of(1200000)
+        for send in (self.send, self.send_chunked):
+            self.assertEqual(send(server, WHEEL, medium).status, 507)
+        self.assertEqual(self.files(), [".filler", SDIST])
+        os.unlink(filler)
+        self.assertEqual(self.send(server, WHEEL, medium).status, 200)
+        self.assertEqual(self.files(), sorted([SDIST, WHEEL]))
+        self.assertEqual(server.get("packages/" + WHEEL).body, medium)
+
+    def test_no_space_to_overwrite(self):
+        self.mount()
+        server = self.start("-o", *ANYONE)
+        old = wheel_of(1200000, b"old")
+        self.assertEqual(self.send(server, WHEEL, old).status, 200)
+        for send in (self.send, self.send_chunked):
+            answer = send(server, WHEEL, wheel_of(1200000, b"new"))
+            self.assertEqual(answer.status, 507, answer)
+            self.check_stored(server, old, WHEEL)
+
+    def test_no_inodes(self):
+        self.mount("size=2m,nr_inodes=5")
+        server = self.start()
+        statuses = [self.send(server, "demo_pkg-1.%d.tar.gz" % number, sdist(
+            b"", "1.%d" % number)).status for number in range(5)]
+        self.assertEqual(statuses[0], 200)
+        self.assertEqual(statuses[-1], 507)
+        self.assertEqual(len(self.files()), statuses.count(200))
+        self.assertEqual(len(self.listed(server)), statuses.count(200))
+
+    def test_a_disk_that_becomes_read_only(self):
+        mounted = self.mount()
+        server = self.start()
+        self.assertEqual(self.send(server, SDIST, sdist()).status, 200)
+        mounted.remount("ro")
+        answer = self.send(server, WHEEL, wheel_of(1000))
+        self.assertEqual(answer.status, 503, answer)
+        self.assertIn("not writable", answer.reason)
+        self.check_stored(server, sdist())
+        mounted.remount("rw")
+        self.assertEqual(
+            self.send(server, WHEEL, wheel_of(1000)).status, 200)
+
+
+class FatTest(ParallelTest):
+    """A filesystem that has no hard links indeed."""
+
+    def setUp(self):
+        super().setUp()
+        if not shutil.which("mkfs.vfat"):
+            self.skipTest("no program mkfs.vfat")
+        image = os.path.join(self.folder, "image")
+        with open(image, "wb") as file:
+            file.truncate(16 * 2 ** 20)
+        subprocess.run(["mkfs.vfat", image], check=True,
+                       stdout=subprocess.DEVNULL)
+        mounted = Mounted(self, "-t", "vfat", "-o", "loop", image)
+        self.root = os.path.join(mounted.path, "packages")
+        os.mkdir(self.root)
+
+
+class SlowDownloadTest(FaultTestCase):
+
+    def test_overwriting_a_file_that_is_being_sent(self):
+        """It comes to its end as it began."""
+        server = self.start("-o", *ANYONE)
+        old, new = (wheel_of(BIG, text) for text in (b"old", b"new"))
+        self.assertEqual(self.send(server, WHEEL, old).status, 200)
+        wire = Wire(self.address(server), 60)
+        self.addCleanup(wire.socket.close)
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        wire.send(b"GET /packages/%s HTTP/1.1\r\nHost: a\r\n\r\n"
+                  % WHEEL.encode())
+        status, headers = wire.head()
+        self.assertEqual(status, 200)
+        self.assertEqual(self.send(server, WHEEL, new).status, 200)
+        self.assertEqual(server.get("packages/" + WHEEL).body, new)
+        received = [wire.buffer]
+        missing = int(headers["content-length"]) - len(wire.buffer)
+        while missing:
+            data = wire.socket.recv(2 ** 20)
+            self.assertTrue(data, "cut off")
+            received.append(data)
+            missing -= len(data)
+        self.assertEqual(b"".join(received), old)
+
+
+if __name__ == "__main__":
+    unittest.main()
