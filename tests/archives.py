@@ -21,7 +21,7 @@ def gzipped(data):
     return file.getvalue()
 
 
-COMPRESS = {".tar.gz": gzipped, ".tgz": gzipped, ".tar.bz2": bz2.compress,
+MODES = {".tar.gz": gzipped, ".tgz": gzipped, ".tar.bz2": bz2.compress,
             ".tar.xz": lzma.compress}
 
 
@@ -110,7 +110,7 @@ def sdist(name, version, extension=".tar.gz", requires_python=None,
             member = tarfile.TarInfo(path)
             member.size = len(data)
             archive.addfile(member, io.BytesIO(data))
-    return COMPRESS[extension](file.getvalue())
+    return MODES[extension](file.getvalue())
 
 
 def put(directory, filename, data, age=60):
