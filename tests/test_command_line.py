@@ -287,7 +287,7 @@ class TestPredecessor(CommandTestCase):
                     (("-uU",), self.root), (("-u", "-U"), self.root),
                     (("-vU", "-u"), self.root),
                     (("-u", "-d", "NEW", "-U"), "NEW"),
-                    (("-Uud", "NEW"), "NEW"), (("-UudNEW",), "NEW"),
+                    (("-Uud", "NEW"), "NEW"),
                     (("-U", "--allow-unstable", "--download-directory",
                       "NEW"), "NEW")):
                 with self.subTest(arguments):
@@ -379,8 +379,7 @@ class TestHelp(CommandTestCase):
         return re.sub(r"\s", "", text)
 
     def test_no_command_of_another_has_its_options(self):
-        for command, option in (("update", "--port"), ("run", "--execute"),
-                                ("passwd", "--port")):
+        for command, option in (("update", "--port"), ("run", "--execute")):
             status, _, errors = self.run_it(command, option, "1")
             self.assertEqual(2, status)
             self.assertIn(option, errors)
@@ -424,7 +423,6 @@ class TestMistakes(CommandTestCase):
                 (("-P", "."), "-P .", "-a ."),
                 (("-a", ".", "-P", "PASSWORDS"), "PASSWORDS", "-a"),
                 (("-P", "none"), "none", "-P"),
-                (("-P", "bytes"), "bytes", "-P"),
                 (("-P", "packages"), "packages", "-P"),
                 (("--hash-algo", "md17"), "'md17'", "sha256"),
                 (("--backend", "redis"), "'redis'", "simple-dir"),
