@@ -626,8 +626,10 @@ REQUEST_LINE = re.compile(
 # RFC 9112, 5: no space before the colon, no folding, no control characters.
 # http.server takes an e-mail parser for this, which silently ends the head
 # at a line that it does not like.
+# White space around the value is left in it: a pattern that took it off
+# would try every way to share it out.
 FIELD_LINE = re.compile(
-    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*?)[ \t]*")
+    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)")
 FIELD_LIMIT = 100  # fields; http.server has the same
 # bytes; nginx takes 4 x 8 KiB, gunicorn 100 fields of 8 KiB
 HEAD_LIMIT = 32 * 1024
@@ -679,7 +681,7 @@ def parse_fields(lines: Iterable[bytes]) -> Dict[str, str]:
         if not found:
             raise HTTPError(400, "a header line is malformed")
         name = found.group(1).decode().lower()
-        value = found.group(2).decode("latin-1")
+        value = found.group(2).strip(b" \t").decode("latin-1")
         if name not in headers:
             headers[name] = value
         elif name in SINGLE_FIELDS:
@@ -908,7 +910,7 @@ def parse_part(head: bytes, newline: bytes = b"\r\n") -> Part:
         found = FIELD_LINE.fullmatch(line)
         if not found:
             raise HTTPError(400, "a part of the form has a malformed head")
-        name, data = found.groups()
+        name, data = found.group(1), found.group(2).strip(b" \t")
         if name.lower() == b"content-disposition" \
                 and re.match(rb"form-data\s*(;|$)", data, re.IGNORECASE):
             try:
@@ -925,7 +927,7 @@ def parse_part(head: bytes, newline: bytes = b"\r\n") -> Part:
 
 # === 7  Htpasswd ============================================================
 
-PASSWORD_LIMIT = 4096  # bytes; so many has PyPI
+PASSWORD_LIMIT = 512  # bytes; so many takes crypt(3)
 CRYPT_DIGITS = ("./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
                 "abcdefghijklmnopqrstuvwxyz")
 MD5_CRYPT = re.compile(r"(\$apr1\$|\$1\$)([^$]{1,8})\$([./0-9A-Za-z]{22})")
@@ -1109,6 +1111,10 @@ def parse_basic(header: str) -> Optional[Tuple[str, str]]:
 # PKWARE APPNOTE.TXT, 4.3.16: the last record of a zip, before its comment.
 ZIP_END = struct.Struct("<4s4H2LH")
 ZIP_COMMENT_LIMIT = 65535  # bytes
+ZIP64_PLACE = struct.Struct("<4sLQL")        # 4.3.15: where the next one is
+ZIP64_END = struct.Struct("<4sQ2H2L4Q")      # 4.3.14
+# bytes; of 100,000 members with long paths.  zipfile needs ten times that.
+ZIP_DIRECTORY_LIMIT = 12 * 1024 ** 2
 
 
 def read_archive(file: BinaryIO, archive: Archive,
@@ -1178,6 +1184,8 @@ def read_metadata(file: BinaryIO, archive: Archive,
                   ) -> Optional[bytes]:
     """Return the core metadata, having fed the whole file to the hashes.
 
+    Without hashes and without a check, no more is read than is needed.
+
     Args:
         check: is called with the path of every member.
 
@@ -1188,13 +1196,15 @@ def read_metadata(file: BinaryIO, archive: Archive,
     filename = archive.filename
     if filename.endswith(TAR_EXTENSIONS):
         blocks = hashed(file, hashes)
-        return metadata_in_tar(decompressed(blocks, filename), check)
+        return metadata_in_tar(decompressed(blocks, filename), check,
+                               is_all=bool(hashes or check))
     metadata = None
     if filename.endswith(ZIPPED):
         metadata = metadata_in_zip(file, archive, check)
-    file.seek(0)
-    for _ in hashed(file, hashes):
-        pass
+    if hashes:
+        file.seek(0)
+        for _ in hashed(file, hashes):
+            pass
     return metadata
 
 
@@ -1237,21 +1247,35 @@ def metadata_in_zip(file: BinaryIO, archive: Archive,
 def check_zip_end(file: BinaryIO) -> None:
     """Check that the last record of a zip stands where the file ends.
 
-    zipfile takes a file whose comment is cut off.
+    zipfile takes a file whose comment is cut off; and it reads the whole
+    directory, of any size, into memory.
 
     Raises:
-        ValueError: it does not.
+        ValueError: it does not, or the directory is too large.
     """
     size = file.seek(0, io.SEEK_END)
-    file.seek(max(size - ZIP_END.size - ZIP_COMMENT_LIMIT, 0))
-    tail = read_fully(file, ZIP_END.size + ZIP_COMMENT_LIMIT)
+    file.seek(max(size - ZIP_END.size - ZIP_COMMENT_LIMIT - ZIP64_PLACE.size,
+                  0))
+    tail = read_fully(file, size)
     at = tail.rfind(b"PK\5\6")
     while at >= 0:
         if len(tail) - at >= ZIP_END.size and at + ZIP_END.size \
                 + ZIP_END.unpack_from(tail, at)[-1] == len(tail):
-            return
+            break
         at = tail.rfind(b"PK\5\6", 0, at)
-    raise ValueError("it is no zip, or it is cut off")
+    else:
+        raise ValueError("it is no zip, or it is cut off")
+    directory = ZIP_END.unpack_from(tail, at)[5]
+    if tail[:at][-ZIP64_PLACE.size:].startswith(b"PK\6\7"):
+        place = ZIP64_PLACE.unpack_from(tail, at - ZIP64_PLACE.size)[2]
+        file.seek(min(place, size))
+        record = read_fully(file, ZIP64_END.size)
+        if len(record) == ZIP64_END.size:
+            directory = max(directory % (2 ** 32 - 1),
+                            ZIP64_END.unpack(record)[-2])
+    if directory > ZIP_DIRECTORY_LIMIT:
+        raise ValueError("its directory has more than "
+                         f"{ZIP_DIRECTORY_LIMIT} bytes")
 
 
 def read_fully(file: BinaryIO, size: int) -> bytes:
@@ -1279,6 +1303,8 @@ def metadata_member(names: Iterable[str], archive: Archive) -> Optional[str]:
                      if re.fullmatch("[^/]+/PKG-INFO", name)), None)
     found = [name for name in names
              if re.fullmatch(r"[^/]+\.dist-info/METADATA", name)]
+    if len(set(found)) != len(found):
+        raise ValueError("it has its core metadata twice")
     for name in found:
         if normalize(name.rpartition("-")[0]
                      .rpartition("-")[0]) == archive.project:
@@ -1337,12 +1363,16 @@ def decompressor(filename: str) -> Callable[[], Any]:
 TAR_FILES = (b"0", b"\0", b"7")
 TAR_LINKS = (b"1", b"2", b"5")
 TAR_NAMES = (b"L", b"K", b"x", b"X", b"g")
+TAR_NAME_LIMIT = 64 * 1024  # bytes; paths have 4096 at the most
 
 
 def metadata_in_tar(blocks: Iterable[bytes],
-                    check: Optional[Callable[[str], None]]
-                    ) -> Optional[bytes]:
-    """Return TOP/PKG-INFO out of a tar, having consumed it to its end.
+                    check: Optional[Callable[[str], None]],
+                    is_all: bool = True) -> Optional[bytes]:
+    """Return TOP/PKG-INFO out of a tar.
+
+    Args:
+        is_all: consume it to its end, to see that it is whole.
 
     tarfile is not used: on every Python up to 2025 it can be made to loop
     for ever (CVE-2025-8194).
@@ -1350,6 +1380,8 @@ def metadata_in_tar(blocks: Iterable[bytes],
     scanner = TarScanner(check)
     for block in blocks:
         scanner.feed(block)
+        if scanner.done and not is_all:
+            break
     if check and not scanner.members:
         raise ValueError("what is compressed in it is no tar")
     return scanner.metadata
@@ -1393,10 +1425,15 @@ class TarScanner:
                 break
             piece = self.buffer[at:at + need]
             at += need
-            if self.kind:
-                self.take_file(piece)
-            else:
-                self.read_header(piece)
+            try:
+                if self.kind:
+                    self.take_file(piece)
+                else:
+                    self.read_header(piece)
+            except ValueError:
+                if self.check:
+                    raise
+                self.done = True
         self.buffer = b"" if self.done else self.buffer[at:]
 
     def read_header(self, header: bytes) -> None:
@@ -1412,7 +1449,7 @@ class TarScanner:
         self.members += 1
         kind = header[156:157]
         if kind in TAR_NAMES:
-            self.collect(kind, size)
+            self.collect(kind, size, TAR_NAME_LIMIT)
             return
         facts = {**self.pax_for_all, **self.pax}
         if b"size" in facts:
@@ -1420,8 +1457,8 @@ class TarScanner:
         name = facts.get(b"path") or self.long_name or tar_name(header)
         if self.check:
             # What readers of tar do not agree on is nothing for an sdist.
-            if kind not in TAR_FILES + TAR_LINKS or b"GNU.sparse" in b" ".join(
-                    facts) or (size and kind in TAR_LINKS):
+            if kind not in TAR_FILES + TAR_LINKS or b"sparse" in facts \
+                    or (size and kind in TAR_LINKS):
                 raise ValueError("it has a member of an unusual kind: "
                                  f"{name!r}")
             self.check(name.decode("utf-8", "replace"))
@@ -1430,12 +1467,12 @@ class TarScanner:
             size = 0  # whatever it says
         if kind in TAR_FILES and self.metadata is None \
                 and re.fullmatch(rb"(?:\./)?[^/]+/PKG-INFO", name):
-            self.collect(kind, size)
+            self.collect(kind, size, METADATA_LIMIT)
         else:
             self.skip = (size + 511) // 512 * 512
 
-    def collect(self, kind: bytes, size: int) -> None:
-        if 0 < size <= METADATA_LIMIT:
+    def collect(self, kind: bytes, size: int, limit: int) -> None:
+        if 0 < size <= limit:
             self.kind, self.wanted = kind, size
         elif self.check:
             raise ValueError("it has an empty or a huge member where names "
@@ -1460,18 +1497,26 @@ class TarScanner:
 def parse_pax(data: bytes) -> Dict[bytes, bytes]:
     """Parse the records of a pax header: "LENGTH KEY=VALUE\\n".
 
+    Returns:
+        the path and the size, and whether there is anything of sparse files.
+
     Raises:
         ValueError: they are malformed.
     """
     found = {}
-    while data.strip(b"\0"):
-        length, _, _ = data.partition(b" ")
-        size = tar_number(length, 10)
-        record, data = data[:size], data[size:]
-        key, equals, value = record[len(length) + 1:-1].partition(b"=")
-        if not equals or not record.endswith(b"\n"):
+    at, end = 0, len(data.rstrip(b"\0"))
+    while at < end:
+        length = data[at:at + 20].partition(b" ")[0]
+        stop = at + tar_number(length, 10)
+        key, equals, value = data[
+            at + len(length) + 1:stop - 1].partition(b"=")
+        if not equals or data[stop - 1:stop] != b"\n":
             raise ValueError("it has a malformed pax header")
-        found[key] = value
+        if key.startswith(b"GNU.sparse"):
+            key = b"sparse"
+        if key in (b"path", b"size", b"sparse"):
+            found[key] = value
+        at = stop
     return found
 
 
@@ -1899,6 +1944,9 @@ LOG_KEYS = tuple(
     "asctime created filename funcName levelname levelno lineno message "
     "module msecs name pathname process processName relativeCreated thread "
     "threadName".split())
+# Those of all formats that are numbers; the others are texts.
+NUMBER_KEYS = ("created", "levelno", "lineno", "msecs", "process",
+               "relativeCreated", "thread", "status", "length")
 # Keys of the formats for requests, answers and errors.
 REQUEST_KEYS = ("method", "path", "query", "client", "user", "agent")
 RESPONSE_KEYS = REQUEST_KEYS + ("status", "type", "length")
@@ -2004,7 +2052,7 @@ def parse_base(text: str) -> str:
 
 
 def parse_proxies(text: str) -> Tuple[str, ...]:
-    """Return the addresses or networks of -trusted-proxy."""
+    """Return the addresses or networks of --trusted-proxy."""
     import ipaddress  # late: it costs every other start some milliseconds
     found = tuple(part.strip() for part in text.split(","))
     try:
@@ -2021,7 +2069,8 @@ def parse_format(keys: Sequence[str]) -> Callable[[str], str]:
     """Return a parser of a %-format over these keys, or "%s" for all."""
     def parse(text: str) -> str:
         try:
-            format_record(text, dict.fromkeys(keys, 0))
+            format_record(text, {
+                key: 0 if key in NUMBER_KEYS else "x" for key in keys})
         except (KeyError, ValueError, TypeError) as error:
             raise UsageError(
                 f"the log format {text!r} does not work ({error!r}); it "
@@ -2146,8 +2195,12 @@ AUDIT = logging.getLogger("pypi_server.audit")
 SETTLED = 0.5
 # The same on filesystems that keep whole seconds (or two of them, on FAT).
 SETTLED_COARSE = 1.1
-# A temporary file so young may belong to a server that has not locked it.
-YOUNG = 60  # seconds
+# Seconds.  A temporary file so young may belong to a server that has not
+# locked it yet; one so old belongs to nobody, where there are no locks.
+YOUNG = 2
+STALE = 36 * 3600
+# seconds; the cache is worth no longer wait for another server's writing
+BUSY_TIMEOUT = 0.2
 TEMPORARY = ".upload-"  # prefix of files on their way; dots are not scanned
 # What link() says on filesystems without hard links: FAT, some of FUSE, SMB.
 WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS,
@@ -2224,10 +2277,16 @@ def sync_directory(path: str) -> None:
 
 
 def make_last(path: str) -> None:
-    """Sync a file whose upload may have been cut off after its link."""
-    with open(path, "rb") as file, contextlib.suppress(OSError):
+    """Sync a file whose upload may have been cut off after its link.
+
+    Raises:
+        OSError: it may not last.
+    """
+    if os.name == "nt":
+        return  # a file that is open for reading cannot be synced there
+    with open(path, "rb") as file:
         os.fsync(file.fileno())
-        sync_directory(os.path.dirname(path))
+    sync_directory(os.path.dirname(path))
 
 
 def remove_files(paths: Iterable[str]) -> List[str]:
@@ -2266,23 +2325,21 @@ def replace_text(path: str, text: str) -> None:
     sync_directory(os.path.dirname(path))
 
 
-def lock_file(descriptor: int, wait: bool = False) -> bool:
+def lock_file(descriptor: int, wait: bool = False) -> Optional[bool]:
     """Lock a file as long as it is open; False when another process has.
 
-    Where locks do not exist (Windows) an open file cannot be removed, which
-    serves as well.
+    Returns:
+        None where there are no locks: on Windows, where an open file cannot
+        be removed instead, and on some network filesystems.
     """
     try:
         import fcntl
-    except ImportError:
-        return True
-    try:
         fcntl.flock(descriptor,
                     fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
-    except OSError:
-        pass  # a filesystem without locks
+    except (ImportError, OSError):
+        return None
     return True
 
 
@@ -2309,7 +2366,10 @@ def is_abandoned(path: str) -> bool:
         return False
     try:
         age = time.time() - os.fstat(descriptor).st_mtime
-        return age > YOUNG and lock_file(descriptor)
+        if 0 <= age < YOUNG:  # its server may be about to lock it
+            time.sleep(YOUNG - age)
+        is_locked = lock_file(descriptor)
+        return age > STALE if is_locked is None else is_locked
     finally:
         os.close(descriptor)
 
@@ -2350,21 +2410,24 @@ class Incoming:
             self.hashes.update(found)
         return str(self.hashes[algorithm].hexdigest())
 
-    def publish(self, final: str, overwrite: bool = False) -> Identity:
-        """Give the file its path, in one step, and make it last.
-
-        Raises:
-            FileExistsError: that path is taken, and no `overwrite`.
-            OSError: it could not be done, or may not last.
-        """
+    def sync(self) -> None:
+        """Wait until the content is on the disk."""
         os.fsync(self.file.fileno())
         if os.name == "nt":
             self.file.close()  # an open file keeps its name there
+
+    def place(self, final: str, overwrite: bool) -> Identity:
+        """Give the file its path, in one step.
+
+        It lasts once its directory is synced.
+
+        Raises:
+            FileExistsError: that path is taken, and no `overwrite`.
+        """
         if overwrite:
             os.replace(self.path, final)
         else:
             self.link(final)
-        sync_directory(os.path.dirname(final))
         return identify(os.stat(final))
 
     def link(self, final: str) -> None:
@@ -2469,7 +2532,9 @@ class FactCache:
                 os.makedirs(directory, mode=0o700, exist_ok=True)
             # In one database per user, several servers take turns.
             database = sqlite3.connect(
-                where, timeout=2, check_same_thread=False)
+                where, timeout=BUSY_TIMEOUT, check_same_thread=False)
+            with contextlib.suppress(sqlite3.Error):  # readers need not wait
+                database.execute("PRAGMA journal_mode=WAL").close()
             database.execute(self.SCHEMA)
             # It may be lost, so there is no need to wait for the disk.
             database.execute("PRAGMA synchronous=OFF")
@@ -2501,7 +2566,7 @@ class FactCache:
         query = f"SELECT * FROM facts WHERE path IN ({marks})"  # noqa: S608
         found = {}
         for path, identity, problem, digests, *rest in self.execute(
-                query, paths):
+                query, paths) or ():
             if path not in self.waiting:
                 with contextlib.suppress(ValueError, TypeError):  # corrupt
                     found[path] = parse_identity(identity), Facts(
@@ -2514,28 +2579,33 @@ class FactCache:
             self.waiting[path] = identity, facts
 
     def flush(self) -> None:
+        """Write what waits; it goes on waiting while others write."""
         with self.lock:
             if self.database is None or not self.waiting:
                 return
-            for path, (identity, facts) in self.waiting.items():
-                self.execute(
-                    "REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?, ?)",
-                    (path, json.dumps(identity), facts.problem,
-                     json.dumps(facts.digests)) + facts[2:])
-            self.execute("COMMIT")
-            if self.database is not None:
+            rows = [(path, json.dumps(identity), facts.problem,
+                     json.dumps(facts.digests)) + facts[2:]
+                    for path, (identity, facts) in self.waiting.items()]
+            if all(self.execute(
+                    "REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+                    is not None for row in rows) \
+                    and self.execute("COMMIT") is not None:
                 self.waiting.clear()
+            elif self.database is not None:
+                self.database.rollback()
 
     def execute(self, statement: str, values: Iterable[str] = ()
-                ) -> List[Any]:
+                ) -> Optional[List[Any]]:
+        """Return the rows; None when there was an error."""
         if self.database is None:
-            return []
+            return None
         try:
             return list(self.database.execute(statement, tuple(values)))
         except Exception as error:  # sqlite3.Error; corrupt rows
-            LOG.warning("digests are kept in memory only: %s", error)
-            self.database = None
-            return []
+            if "locked" not in str(error):
+                LOG.warning("digests are kept in memory only: %s", error)
+                self.database = None
+            return None
 
     def close(self) -> None:
         self.flush()
@@ -2674,6 +2744,7 @@ class Tree:
         self.shadowed: Dict[str, List[Archive]] = {}
         self.snapshot = Snapshot({}, {}, frozenset(), {}, "")
         self.reported: Set[str] = set()
+        self.seen: Set[str] = set()  # all projects that ever had a file
 
     def refresh(self) -> None:
         """Make the snapshot agree with the disk.
@@ -2713,6 +2784,7 @@ class Tree:
                 draft.remove(root, directory, name)
             for name in sorted(added):
                 draft.add(root, directory, name)
+        self.seen.update(draft.changed)
         self.snapshot = draft.finish()
 
     def patch(self, root: str, directory: str, added: FrozenSet[str],
@@ -3034,6 +3106,7 @@ class Directories:
                     for archive, identity, *_ in seen[:len(archives)])
         if pause > 0:
             time.sleep(pause)
+            until = time.monotonic() + CHECK_INTERVAL
             seen = self.look_at(name, snapshot)
         files: List[File] = []
         refused: List[Tuple[str, str]] = []
@@ -3098,10 +3171,11 @@ class Directories:
         """
         snapshot = self.tree.snapshot
         state = self.states.get(archive.project)
-        if state and state.snapshot is snapshot \
-                and time.monotonic() < state.until \
-                and archive.filename in state.files:
-            return state.files[archive.filename]
+        identity = look(archive.path)
+        if state and state.snapshot is snapshot:
+            file = state.files.get(archive.filename)
+            if file and file.identity == identity:
+                return file
         with self.alone(archive.path):
             identity = look(archive.path)
             known = self.reader.cache.get([archive.path])
@@ -3120,12 +3194,18 @@ class Directories:
 
     # The changes that this server makes
 
-    def stored(self, archive: Archive, identity: Identity, facts: Facts,
-               removed: Iterable[str] = ()) -> None:
-        """Show an archive that was just stored, in the next request."""
-        self.reader.cache.put(archive.path, identity, facts)
-        self.reader.note(archive.path, "")
-        self.changed(archive, {archive.filename}, removed)
+    def store(self, archive: Archive, facts: Facts,
+              place: Callable[[], Identity]) -> None:
+        """Show an archive in the next request.
+
+        Args:
+            place: gives the file its path; nobody looks at it before its
+                facts are known, and has to wait until it has settled.
+        """
+        with self.alone(archive.project), self.alone(archive.path):
+            self.reader.cache.put(archive.path, place(), facts)
+            self.reader.note(archive.path, "")
+            self.changed(archive, {archive.filename})
 
     def changed(self, archive: Archive, added: Iterable[str],
                 removed: Iterable[str] = ()) -> None:
@@ -3158,7 +3238,7 @@ class Warmer:
     def stop(self) -> None:
         self.stopping.set()
         if self.thread is not None:
-            self.thread.join()
+            self.thread.join(1)  # it may be reading a large file
         self.directories.reader.cache.close()
 
     def run(self) -> None:
@@ -3222,13 +3302,18 @@ def system_crypt() -> Optional[Callable[[bytes, bytes], bytes]]:
     return crypt
 
 
-def verify_elsewhere(password: bytes, digest: str) -> Optional[bool]:
-    """Verify bcrypt and newer hashes with crypt(3) or passlib."""
+def verify_here(password: bytes, digest: str) -> Optional[bool]:
+    """Verify with crypt(3) what it knows, which is fast, or by ourselves."""
     crypt = system_crypt()
-    computed = crypt(password, digest.encode()) if crypt else b""
+    computed = crypt(password, digest.encode("utf-8", "replace")) \
+        if crypt and digest.startswith("$") else b""
     # Unknown kinds give nothing, or a text that begins with "*".
-    if computed.startswith(digest[:3].encode()):
+    if computed.startswith(digest[:3].encode("utf-8", "replace")):
         return hmac.compare_digest(computed, digest.encode())
+    return verify_password(password, digest, verify_with_passlib)
+
+
+def verify_with_passlib(password: bytes, digest: str) -> Optional[bool]:
     try:
         # Late, and whatever it raises: some releases of it fail with some
         # of bcrypt's, and that must concern nobody who has no such hash.
@@ -3296,7 +3381,7 @@ class Accounts:
             kind = digest[:4]
             if kind not in kinds:
                 # A probe with the least cost; the result does not matter.
-                kinds[kind] = is_known(digest) or verify_elsewhere(
+                kinds[kind] = is_known(digest) or verify_here(
                     b"", re.sub(r"^(\$2[abxy]?\$)\d\d", r"\g<1>04", digest))
             if kinds[kind] is None:
                 found.append(
@@ -3345,13 +3430,13 @@ class Accounts:
         """Verify a password in UTF-8, or a file made where that was not."""
         if not digest:
             return False
-        if verify_password(password, digest, verify_elsewhere):
+        if verify_here(password, digest):
             return True
         text = password.decode("utf-8", "surrogateescape")
         if len(text) == len(password):  # ASCII: the same in both
             return False
         latin = text.encode("latin-1", "replace")
-        return bool(verify_password(latin, digest, verify_elsewhere))
+        return bool(verify_here(latin, digest))
 
 
 def new_hash(password: str) -> str:
@@ -3374,6 +3459,25 @@ def change_password(path: str, user: str, digest: Optional[str]) -> None:
     if not user or ":" in user or not user.isprintable() \
             or user != user.strip() or user.startswith("#"):
         raise UsageError(f"a user name cannot be {user!r}")
+    with locked_directory(os.path.dirname(os.path.realpath(path))):
+        rewrite_passwords(path, user, digest)
+
+
+@contextlib.contextmanager
+def locked_directory(path: str) -> Iterator[None]:
+    """Let one process at a time change what it read in a directory."""
+    if os.name == "nt":
+        yield  # directories cannot be opened there
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        lock_file(descriptor, wait=True)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def rewrite_passwords(path: str, user: str, digest: Optional[str]) -> None:
     lines: List[str] = []
     if os.path.lexists(path):
         with open(path, encoding="utf-8", errors="surrogateescape",
@@ -3696,7 +3800,9 @@ def project_detail(app: App, request: Request, project: str) -> Response:
 
 def elsewhere(app: App, project: str) -> Response:
     """Answer for a project of which nothing is here."""
-    if app.config.disable_fallback or not PROJECT_NAME.fullmatch(project):
+    # A file that is being replaced may be gone for a moment.
+    if app.config.disable_fallback or not PROJECT_NAME.fullmatch(project) \
+            or normalize(project) in app.directories.tree.seen:
         raise HTTPError(404, f"no project named {project!r}")
     fallback = app.config.fallback_url.rstrip("/")
     return redirect(f"{fallback}/{normalize(project)}/")
@@ -3803,11 +3909,12 @@ def icon(app: App, request: Request) -> Response:
 
 XML = "text/xml"
 SEARCH_LIMIT = 64 * 1024  # bytes of a search; pip sends 300
+TERMS_LIMIT = 20          # each is looked for in every project
 
 
 def search(app: App, request: Request) -> Response:
     """Answer `pip search`; nothing else of XML-RPC exists here."""
-    names, summaries, operator = parse_search(request)
+    names, summaries, combine = parse_search(request)
     hits = []
     for name in sorted(app.directories.index().projects):
         project = app.directories.project(name)
@@ -3820,7 +3927,7 @@ def search(app: App, request: Request) -> Response:
         found = [any(term in text.lower() for term in terms)
                  for terms, text in ((names, name), (summaries, summary))
                  if terms]
-        if all(found) if operator == "and" else any(found):
+        if combine(found):
             # XML 1.0 has no characters for what printable() replaces.
             hits.append({"name": name, "summary": printable(summary),
                          "version": version, "_pypi_ordering": 0})
@@ -3830,8 +3937,9 @@ def search(app: App, request: Request) -> Response:
     return Response(200, (content_type(XML), NO_STORE), body)
 
 
-def parse_search(request: Request) -> Tuple[List[str], List[str], str]:
-    """Return (terms for the name, terms for the summary, "and" or "or").
+def parse_search(request: Request) -> Tuple[
+        List[str], List[str], Callable[[Iterable[bool]], bool]]:
+    """Return (terms for the name, terms for the summary, all or any).
 
     Raises:
         HTTPError: 400 or 413.
@@ -3857,13 +3965,15 @@ def parse_search(request: Request) -> Tuple[List[str], List[str], str]:
             [str(term).lower() for term in
              ([spec[key]] if isinstance(spec.get(key), str)
               else spec.get(key, ()))] for key in ("name", "summary"))
-        operator = "or" if "or" in parameters[1:] else "and"
+        combine = any if "or" in parameters[1:] else all
+        if len(names) + len(summaries) > TERMS_LIMIT:
+            raise HTTPError(400, f"more than {TERMS_LIMIT} search terms")
     except HTTPError:
         raise
     except Exception as error:  # whatever the parser makes of it
         raise HTTPError(400, f"the search cannot be understood: "
                         f"{printable(str(error))}") from error
-    return names, summaries, operator
+    return names, summaries, combine
 
 
 # === 17  Uploads ============================================================
@@ -3878,7 +3988,7 @@ UPLOAD_DIGESTS = (("md5_digest", "md5", 32), ("sha256_digest", "sha256", 64),
                   ("blake2_256_digest", "blake2b_256", 64))
 
 
-def text_of(data: bytes) -> str:
+def text_of(data: Union[bytes, bytearray]) -> str:
     """Return the text of a form field; "" for one that says nothing."""
     text = data.decode("utf-8", "replace").strip()
     return "" if text == "UNKNOWN" else text
@@ -3890,7 +4000,7 @@ class Form:
     def __init__(self, directory: str, size_limit: int) -> None:
         self.directory = directory
         self.size_limit = size_limit  # bytes of the file; 0 for none
-        self.fields: Dict[str, List[bytes]] = {}
+        self.fields: Dict[str, List[bytearray]] = {}
         self.weight = 0  # bytes of all fields
         self.filename = ""  # of the file in "content"
         self.incoming: Optional[Incoming] = None
@@ -3907,7 +4017,7 @@ class Form:
                 if self.value(field):
                     self.incoming.hashes[algorithm] = make_hash(algorithm)
         else:
-            self.fields.setdefault(part.name, []).append(b"")
+            self.fields.setdefault(part.name, []).append(bytearray())
 
     def add(self, data: bytes) -> None:
         """Take a piece of the content of the part that was begun last."""
@@ -3925,7 +4035,7 @@ class Form:
 
     def value(self, name: str) -> str:
         """Return a text field; "" for one that says nothing."""
-        return text_of(self.fields.get(name, [b""])[0])
+        return text_of(self.fields.get(name, [bytearray()])[0])
 
     def close(self) -> None:
         if self.incoming is not None:
@@ -3948,6 +4058,9 @@ def upload(app: App, request: Request) -> Response:
         text = UPLOAD_ACTIONS[action](app, request, form)
     except OSError as error:
         raise storage_error(root, error) from error
+    except HTTPError as error:
+        audit(request, "was refused an upload:", form.filename, error.detail)
+        raise
     finally:
         form.close()
     return Response(200, (content_type(TEXT), NO_STORE),
@@ -4016,12 +4129,14 @@ def file_upload(app: App, request: Request, form: Form) -> str:
     name, incoming = form.filename, form.incoming
     if incoming is None:
         raise HTTPError(400, "the form has no file in 'content'")
-    signature = form.fields.get("gpg_signature", [b""])[0]
+    signature = bytes(form.fields.get("gpg_signature", [bytearray()])[0])
     check_digests(form, incoming)
     if name.endswith(SIGNATURE):
         name = name[:-len(SIGNATURE)]
         incoming.file.seek(0)
         signature = read_fully(incoming.file, SIGNATURE_LIMIT + 1)
+        if not signature:
+            raise HTTPError(400, f"{form.filename} is empty")
         archive = app.directories.index().archives.get(name)
         if archive is None:
             raise HTTPError(400, f"there is no {name!r} to be signed")
@@ -4048,7 +4163,9 @@ def upload_archive(app: App, filename: str) -> Archive:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+!~-]{0,239}", filename):
         raise HTTPError(400, f"bad file name {filename!r}")
     parsed = parse_filename(filename)
+    # Nothing can be checked of other kinds, nor filed without a version.
     if not parsed or not PROJECT_NAME.fullmatch(parsed.project) \
+            or not filename.endswith(TAR_EXTENSIONS + ZIPPED) \
             or not (parsed.version[:1].isdigit()
                     or parse_version(parsed.version)):
         raise HTTPError(400, f"the file name {filename!r} is not that of a "
@@ -4069,24 +4186,31 @@ def store_archive(app: App, request: Request, form: Form,
     """
     overwrite = app.config.overwrite
     facts = check_archive(app, form, archive, incoming)
-    taken = check_twins(app, archive)
     digest = incoming.digest("sha256")
-    try:
-        if taken != archive.path if not overwrite \
-                else sha256_of(taken) == digest:
-            raise FileExistsError
-        identity = incoming.publish(archive.path, overwrite)
-    except (FileExistsError, IsADirectoryError):
-        if sha256_of(taken) != digest:
-            raise HTTPError(
-                409, f"File already exists: {archive.filename} has other "
-                "content here; raise the version, or let the server "
-                "--overwrite") from None
-        make_last(taken)
-        return f"{archive.filename} is here already, with the same content"
-    stale = [archive.path + suffix for suffix in (SIGNATURE, PROVENANCE)]
-    app.directories.stored(archive, identity, facts,
-                           remove_files(stale) if overwrite else ())
+    # One at a time, or two spellings of one name would not see each other.
+    with app.directories.alone("upload " + archive.project):
+        taken = check_twins(app, archive)
+        is_elsewhere = taken != archive.path
+        is_same = overwrite and sha256_of(taken) == digest
+        try:
+            if is_same or (is_elsewhere and not overwrite):
+                raise FileExistsError
+            incoming.sync()
+            app.directories.store(archive, facts, lambda: incoming.place(
+                archive.path, overwrite))
+            sync_directory(os.path.dirname(archive.path))
+        except (FileExistsError, IsADirectoryError):
+            if not is_same and sha256_of(taken) != digest:
+                raise HTTPError(
+                    409, f"File already exists: {archive.filename} has other "
+                    "content here; raise the version, or let the server "
+                    "--overwrite") from None
+            make_last(taken)
+            return (f"{archive.filename} is here already, with the same "
+                    "content")
+    if overwrite:  # what was said of the old file is not true of the new one
+        app.directories.changed(archive, (), remove_files(
+            archive.path + suffix for suffix in (SIGNATURE, PROVENANCE)))
     audit(request, "uploaded", archive.path, "sha256=" + digest)
     return f"stored {archive.filename}"
 
@@ -4202,7 +4326,10 @@ def store_companion(app: App, request: Request, archive: Archive,
     incoming = Incoming(os.path.dirname(path))
     try:
         incoming.write(data)
-        incoming.publish(path, app.config.overwrite)
+        incoming.sync()
+        incoming.place(path, app.config.overwrite)
+        app.directories.changed(archive, {archive.filename + suffix})
+        sync_directory(os.path.dirname(path))
     except FileExistsError:
         if sha256_of(path) != incoming.digest("sha256"):
             raise HTTPError(409, f"File already exists: {archive.filename}"
@@ -4210,7 +4337,6 @@ def store_companion(app: App, request: Request, archive: Archive,
         return
     finally:
         incoming.close()
-    app.directories.changed(archive, {archive.filename + suffix})
     audit(request, "uploaded", path, "sha256=" + incoming.digest("sha256"))
 
 
@@ -4374,6 +4500,8 @@ def find_route(app: App, method: str, path: str, media_type: str = ""
                 return route, found.groupdict()
     if "GET" in allowed:
         allowed.add("HEAD")
+    if method in allowed:
+        raise HTTPError(415, f"nothing here takes {media_type!r}")
     if method not in METHODS:
         raise HTTPError(501, f"there is no method {method}")
     if allowed:
@@ -4390,7 +4518,8 @@ def respond(app: App, request: Request) -> Response:
         media_type, _, _ = request.headers.get(
             "content-type", "").partition(";")
         route, arguments = find_route(
-            app, request.method, request.path, media_type.strip().lower())
+            app, request.method, request.path,
+            media_type.strip().lower().replace("application/xml", XML))
         request = authorize(app, request, route.action)
         response = route.handler(app, request, **arguments)
     except HTTPError as error:
@@ -4456,7 +4585,7 @@ def localize(config: Config, request: Request) -> Request:
     if prefix and (path + "/").startswith(prefix + "/"):
         path = path[len(prefix):]
         mounted = prefix
-    elif prefix:
+    elif config.server_base_url.startswith("/"):
         raise HTTPError(404, f"this index is at {prefix}/")
     if scheme not in ("http", "https"):
         scheme = "http"
@@ -4529,6 +4658,7 @@ class Wire:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.buffer = b""
+        self.at = 0  # of what is not used yet
 
     def receive(self, deadline: float) -> None:
         """Add more bytes to the buffer.
@@ -4541,38 +4671,46 @@ class Wire:
         data = self.sock.recv(64 * 1024)
         if not data:
             raise EOFError
-        self.buffer += data
+        self.buffer = self.buffer[self.at:] + data
+        self.at = 0
 
     def read_head(self) -> Optional[bytes]:
         """Return the next head without its empty line; None at the end.
 
         Raises:
-            HTTPError: 408, 414 or 431.
+            HTTPError: 400, 408, 414 or 431.
         """
         try:
-            if not self.buffer:
+            if self.at == len(self.buffer):
                 self.receive(time.monotonic() + IDLE_TIMEOUT)
         except (EOFError, socket.timeout):
             return None
         deadline = time.monotonic() + HEAD_TIMEOUT
-        # One empty line may come before a request (RFC 9112, 2.2).
-        while b"\r\n\r\n" not in self.buffer[2:]:
-            if self.buffer.startswith(TLS_HANDSHAKE):
-                raise HTTPError(400, "this is HTTP, not HTTPS")
-            if b"\r\n" not in self.buffer[:LINE_LIMIT] \
-                    and len(self.buffer) >= LINE_LIMIT:
-                raise HTTPError(414, "the request line is too long")
-            if len(self.buffer) > HEAD_LIMIT:
-                raise HTTPError(431, "the request head is too long")
+        while True:
+            # One empty line may come before a request (RFC 9112, 2.2).
+            start = self.at + 2 * self.buffer.startswith(b"\r\n", self.at)
+            end = self.buffer.find(b"\r\n\r\n", start)
+            if end >= 0:
+                self.at = end + 4
+                return self.buffer[start:end]
+            self.check_begun(start)
             try:
                 self.receive(deadline)
             except EOFError:
                 return None
             except socket.timeout:
                 raise HTTPError(408, "the request head took too long")
-        start = 2 if self.buffer.startswith(b"\r\n") else 0
-        head, _, self.buffer = self.buffer[start:].partition(b"\r\n\r\n")
-        return head
+
+    def check_begun(self, start: int) -> None:
+        """Refuse what will not become a head."""
+        if self.buffer.startswith(TLS_HANDSHAKE, start):
+            raise HTTPError(400, "this is HTTP, not HTTPS")
+        size = len(self.buffer) - start
+        if size >= LINE_LIMIT and self.buffer.find(
+                b"\r\n", start, start + LINE_LIMIT) < 0:
+            raise HTTPError(414, "the request line is too long")
+        if size > HEAD_LIMIT:
+            raise HTTPError(431, "the request head is too long")
 
     def read(self, size: int) -> bytes:
         """Return at least one and at most `size` bytes of a body.
@@ -4580,24 +4718,32 @@ class Wire:
         Raises:
             HTTPError: 400 or 408 when it ends before its time.
         """
-        if not self.buffer:
-            try:
-                self.receive(time.monotonic() + BODY_TIMEOUT)
-            except (EOFError, ConnectionError):
-                raise HTTPError(400, "the body of the request is incomplete")
-            except socket.timeout:
-                raise HTTPError(408, "the body of the request stalled")
-        data, self.buffer = self.buffer[:size], self.buffer[size:]
+        if self.at == len(self.buffer):
+            self.wait_for_body()
+        data = self.buffer[self.at:self.at + size]
+        self.at += len(data)
         return data
+
+    def wait_for_body(self) -> None:
+        try:
+            self.receive(time.monotonic() + BODY_TIMEOUT)
+        except (EOFError, ConnectionError):
+            raise HTTPError(400, "the body of the request is incomplete")
+        except socket.timeout:
+            raise HTTPError(408, "the body of the request stalled")
 
     def read_line(self) -> bytes:
         """Return a line of chunked coding, without its end."""
-        line = b""
-        while not line.endswith(b"\r\n"):
-            if len(line) > LINE_LIMIT:
+        while True:
+            end = self.buffer.find(b"\r\n", self.at)
+            if end >= 0:
+                break
+            if len(self.buffer) - self.at > LINE_LIMIT:
                 raise HTTPError(400, "a chunk size is too long")
-            line += self.read(1)
-        return line[:-2]
+            self.wait_for_body()
+        line = self.buffer[self.at:end]
+        self.at = end + 2
+        return line
 
     def send(self, data: bytes) -> None:
         """Send it all; only progress matters, not the time it takes."""
@@ -4620,7 +4766,7 @@ class Wire:
         try:
             self.sock.shutdown(socket.SHUT_WR)
             while time.monotonic() < deadline:
-                self.buffer = b""
+                self.at = len(self.buffer)
                 self.receive(min(deadline, time.monotonic() + 2))
         except (EOFError, OSError):
             pass
@@ -4636,6 +4782,7 @@ class Body:
         self.left = length or 0  # bytes, of the body or of this chunk
         self.ended = length == 0
         self.started = False
+        self.is_broken = False  # a read failed: where the body ends is open
         # Sent at the first read, so never before the account was checked.
         self.must_invite = not self.ended and bool(head.minor) and \
             head.headers.get("expect", "").lower() == "100-continue"
@@ -4645,14 +4792,16 @@ class Body:
         if self.must_invite:
             self.must_invite = False
             self.wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        was_broken, self.is_broken = self.is_broken, True
+        if was_broken:
+            raise HTTPError(400, "the body of the request is incomplete")
         if self.is_chunked and not self.ended and not self.left:
             self.next_chunk()
-        if self.ended:
-            return b""
-        data = self.wire.read(min(size, self.left))
+        data = b"" if self.ended else self.wire.read(min(size, self.left))
         self.left -= len(data)
         if not self.is_chunked:
             self.ended = not self.left
+        self.is_broken = False
         return data
 
     def next_chunk(self) -> None:
@@ -4679,11 +4828,12 @@ class Body:
             for _ in range(DRAIN_LIMIT // 1024):
                 if self.ended:
                     return True
-                if self.must_invite or self.left > DRAIN_LIMIT:
+                if self.must_invite or self.is_broken \
+                        or self.left > DRAIN_LIMIT:
                     return False
                 self.read(DRAIN_LIMIT)
         except HTTPError:
-            pass
+            return False
         return self.ended
 
 
@@ -4725,21 +4875,22 @@ class Connection(BaseHTTPRequestHandler):
                               body.read, client, f"http://{host}/")
         except HTTPError as error:
             LOG.info("%s sent a bad request: %s", client, error.detail)
-            self.send(head, request, error_response(request, error), False)
+            self.send(head, request, error_response(request, error), None,
+                      False)
             self.wire.linger()
             return False
-        response = respond(self.server.app, request)
+        response, file = answer(self.server.app, request)
         drained = body.drain()
         keep = drained and wants_more(head) and not self.server.is_stopping
-        keep = self.send(head, request, response, keep) and keep
+        keep = self.send(head, request, response, file, keep) and keep
         if not drained:
             self.wire.linger()
         return keep and not self.server.is_stopping
 
     def send(self, head: Optional[Head], request: Request,
-             response: Response, keep: bool) -> bool:
+             response: Response, file: Optional[BinaryIO],
+             keep: bool) -> bool:
         """Send an answer; False when it could not be completed."""
-        response, file = open_body(request, response)
         headers = list(headers_of(response))
         if not keep:
             headers.append(("Connection", "close"))
@@ -4769,22 +4920,25 @@ def wants_more(head: Head) -> bool:
     return "keep-alive" in options
 
 
-def open_body(request: Request, response: Response
-              ) -> Tuple[Response, Optional[BinaryIO]]:
-    """Open the file that a response describes, if it is to be sent.
+def answer(app: App, request: Request
+           ) -> Tuple[Response, Optional[BinaryIO]]:
+    """Return the response to a request, and the file that it sends, open.
 
-    Returns:
-        another response when the file is not the described one any more.
+    A file may be replaced after the response was made: then another one is.
     """
-    body = response.body
-    if not isinstance(body, FileSlice) or request.method == "HEAD":
-        return response, None
-    try:
-        return response, open_whole(body.path, body.identity)
-    except OSError as error:
-        return error_response(request, HTTPError(
-            503, f"the file cannot be read: {error.strerror}",
-            (("Retry-After", "1"),))), None
+    for _ in range(3):
+        response = respond(app, request)
+        body = response.body
+        if not isinstance(body, FileSlice) or request.method == "HEAD":
+            return response, None
+        try:
+            return response, open_whole(body.path, body.identity)
+        except OSError as error:
+            problem = error
+            LOG.info("%s cannot be read: %s", body.path, error)
+    return error_response(request, HTTPError(
+        503, f"the file cannot be read: {problem.strerror}",
+        (("Retry-After", "1"),))), None
 
 
 def headers_of(response: Response) -> Iterator[Tuple[str, str]]:
@@ -4974,14 +5128,13 @@ def wsgi_app(app: App) -> Callable[..., Iterable[bytes]]:
     def application(environ: Dict[str, Any],
                     start_response: Callable[..., Any]) -> Iterable[bytes]:
         app.warmer.start()
+        file = None
         try:
             request = wsgi_request(environ)
+            response, file = answer(app, request)
         except HTTPError as error:
             request = Request("GET", "/", "", {}, io.BytesIO().read, "", "")
             response = error_response(request, error)
-        else:
-            response = respond(app, request)
-        response, file = open_body(request, response)
         reason = response.reason or phrase(response.status)
         start_response(f"{response.status} {reason}",
                        list(headers_of(response)))
@@ -5108,10 +5261,22 @@ def serve_elsewhere(config: Config) -> None:
             f"--server {config.server} needs {name.partition('.')[0]} for "
             f"this Python ({error}); install it, or leave --server away"
         ) from error
-    application = wsgi_app(make_app(config))
-    print(f"Serving {', '.join(config.roots)} with {config.server} at "
+    if not config.port:
+        raise UsageError(f"--server {config.server} needs a --port")
+    app = make_app(config)
+    if not config.read_only:
+        remove_leftovers(app.config.roots[0])
+    print(f"Serving {', '.join(app.config.roots)} with {config.server} at "
           f"http://{config.host}:{config.port}/", flush=True)
-    start(module, application, config.host, config.port)
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            start(module, wsgi_app(app), config.host, config.port)
+    except OSError as error:
+        raise UsageError(
+            f"--server {config.server} cannot listen on {config.host!r} port "
+            f"{config.port} ({error.strerror or error}); choose others with "
+            "--host and --port") from error
 
 
 def serve_wsgiref(module: Any, application: Any, host: str, port: int
@@ -5749,8 +5914,18 @@ def with_command(arguments: Sequence[str]) -> Sequence[str]:
     >>> with_command(["-Ux"])
     ['update', '-x']
     """
-    if set(arguments) & {*COMMANDS, "-h", "--help", "--version"}:
-        return arguments
+    takes_value = {flag: bool(option.metavar.strip("+"))
+                   for option in OPTIONS if "" in option.commands
+                   for flag in option.flags}
+    first = iter(arguments)
+    for argument in first:
+        if argument in (*COMMANDS, "-h", "--help", "--version"):
+            return arguments
+        if argument.partition("=")[0] not in takes_value \
+                and not re.fullmatch("-v+", argument):
+            break
+        if takes_value.get(argument):
+            next(first, None)
     kept, command = [], "run"
     for argument in arguments:
         if re.fullmatch("-[vuxU]*U[vuxU]*", argument):

@@ -137,8 +137,7 @@ def call(app, method, target, headers=None, body=b""):
         headers=dict({"host": HOST}, **{
             name.lower(): text for name, text in (headers or {}).items()}),
         client="127.0.0.1", base="http://%s/" % HOST)
-    response, file = pypi_server.open_body(
-        request, pypi_server.respond(app, request))
+    response, file = pypi_server.answer(app, request)
     found = response.body
     if file is not None:
         with file:

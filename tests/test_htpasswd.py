@@ -10,7 +10,7 @@ import tempfile
 import unittest
 
 from pypi_server import (
-    new_hash, parse_basic, parse_htpasswd, verify_elsewhere, verify_password,
+    new_hash, parse_basic, parse_htpasswd, verify_here, verify_password,
 )
 
 LONG = ("a very much longer text to encrypt.  This one even stretches over "
@@ -117,15 +117,15 @@ class HashTest(unittest.TestCase):
             with self.subTest(digest=digest):
                 data = password.encode("utf-8")
                 self.assertIs(
-                    verify_password(data, digest, verify_elsewhere), True)
+                    verify_password(data, digest, verify_here), True)
                 self.assertIs(verify_password(
-                    b"wrong", digest, verify_elsewhere), False)
+                    b"wrong", digest, verify_here), False)
 
     def test_kinds_that_nobody_knows(self):
         for digest in ("$argon2id$v=19$m=8,t=1,p=1$c2FsdA$aGFzaA", "$nosuch$",
                        "$", "$$", "$9$salt$hash", "$2y$05$short", "$1$", "$5$",
                        "$6$rounds=x$salt$hash", "$apr1$too-long-salt$x"):
-            for elsewhere in (nowhere, verify_elsewhere):
+            for elsewhere in (nowhere, verify_here):
                 with self.subTest(digest=digest, elsewhere=elsewhere):
                     self.assertFalse(verify_password(b"", digest, elsewhere))
 

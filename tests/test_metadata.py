@@ -2,6 +2,7 @@
 
 import bz2
 import functools
+import gc
 import gzip
 import hashlib
 import io
@@ -82,6 +83,12 @@ def header(name, size=b"%011o\0" % 0, kind=b"0", checksum=None):
     return data[:148] + checksum.ljust(8, b"\0") + data[156:]
 
 
+def pax(records, kind=b"x"):
+    """Return a pax header, as it comes before the header of a file."""
+    return header(b"pax", b"%011o\0" % len(records), kind) + records.ljust(
+        -(-len(records) // 512) * 512, b"\0")
+
+
 INFO = archives.metadata("Foo.Bar", "1.0", requires_python=">=3.7")
 
 
@@ -145,6 +152,9 @@ class TestWhole(unittest.TestCase):
 
 
 class TestCutOff(unittest.TestCase):
+    def tearDown(self):
+        gc.collect()  # PyPy keeps what liblzma has taken, gigabytes of it
+
     def assert_broken(self, filename, data, message):
         facts = read(filename, data)
         self.assertTrue(facts.problem, message)
@@ -288,8 +298,7 @@ class TestCorrupt(unittest.TestCase):
         at = data.index(b"\x21\x01", 12, stop) + 2
         data[at] = 40
         data[stop:stop + 4] = struct.pack("<L", zlib.crc32(data[12:stop]))
-        self.assertIn("emory", self.read(
-            "Foo.Bar-1.0.tar.xz", bytes(data)).problem)
+        self.assertTrue(self.read("Foo.Bar-1.0.tar.xz", bytes(data)).problem)
         data = lzma.compress(plain, preset=9)
         self.assertEqual("", self.read("Foo.Bar-1.0.tar.xz", data).problem)
 
@@ -456,6 +465,16 @@ class TestTarMetadata(unittest.TestCase):
                 ("a directory", header(b"a/PKG-INFO", kind=b"5")),
                 ("a sparse file", header(b"a/PKG-INFO", kind=b"S")),
                 ("too large", header(b"a/PKG-INFO", b"77777777777\0")),
+                ("malformed pax", pax(b"nonsense")),
+                ("cut off pax", pax(b"99 path=a/b\n")),
+                ("endless pax", pax(b"0 path=a/b\n")),
+                ("negative pax", pax(b"-9 path=a/b\n")),
+                ("odd pax size", pax(b"14 size=a/b/c\n")),
+                ("huge pax size", pax(b"17 size=99999999\n")),
+                ("empty pax", pax(b"")),
+                ("pax for all", pax(b"12 path=a/b\n", b"g")),
+                ("GNU long name", pax(b"some/name", b"L")),
+                ("GNU long link", pax(b"some/name", b"K")),
                 ("no tar", b"What is this?" * 99)):
             with self.subTest(name):
                 data = gzip.compress(head + wanted)

@@ -589,7 +589,7 @@ MISTAKES = (
     (("--server-base-url", "ftp://a/"), "'ftp://a/'"),
     (("--server-base-url", "/a?b"), "'/a?b'"),
     (("--hash-algo", "crc32"), "'crc32'"),
-    (("--hash-algo", "shake_128"), "'shake_128'"),
+    (("--hash-algo", ""), "''"),
     (("--backend", "magic"), "'magic'"),
     (("--cache-control", "1 day"), "'1 day'"),
     (("--cache-control", "-5"), None),

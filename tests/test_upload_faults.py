@@ -4,6 +4,7 @@ Whatever happens, a name is absent or has a whole file, and trying again
 works.
 """
 
+import contextlib
 import http.client
 import os
 import random
@@ -34,13 +35,14 @@ BIG = 20 * 2 ** 20
 
 
 def sdist(text=b"", version="1.0"):
-    return archives.sdist("demo_pkg", version, files={"text": text})
+    return forms.once(archives.sdist, "demo_pkg", version,
+                      files={"text": text})
 
 
 def wheel_of(size, text=b""):
     """Return a wheel of about this size."""
     data = NOISE * (size // len(NOISE)) + NOISE[:size % len(NOISE)]
-    return archives.wheel("demo_pkg", "1.0", files={
+    return forms.once(archives.wheel, "demo_pkg", "1.0", files={
         "noise": data, "text": text}, compression=zipfile.ZIP_STORED)
 
 
@@ -121,65 +123,62 @@ class EarlyAnswerTest(FaultTestCase):
     """An answer reaches a client that is still sending 20 MB."""
 
     def cases(self):
-        """Yield (server, status, Content-Length or None, headers)."""
-        _, body = forms.upload(WHEEL, b"")
-        accounts = self.accounts()
-        yield self.start(*accounts), 401, BIG, {}
-        yield self.start(*accounts), 401, None, {}
-        yield self.start(*accounts), 401, BIG, forms.credentials("joe", "x")
-        yield self.start(), 403, BIG, {"Sec-Fetch-Site": "cross-site"}
-        yield self.start("-a", "update"), 403, BIG, {}
-        yield self.start("--read-only", *ANYONE), 403, BIG, {}
-        limited = self.start("--max-upload-size", "1000", *ANYONE)
-        yield limited, 413, BIG, {}
-        # Not known before so much of it has come.
-        yield limited, 413, None, {}
-        yield limited, 413, 900000, {}
-        # No disk has 100 TB free.
-        yield self.start(), 507, 10 ** 14, {}
-        yield self.start(), 415, BIG, {"Content-Type": "text/plain"}
+        """Yield (server, [(status, Content-Length or None, headers)])."""
+        yield self.start(*self.accounts()), (
+            (401, BIG, {}), (401, None, {}),
+            (401, BIG, forms.credentials("joe", "wrong")))
+        yield self.start("-a", "update"), ((403, BIG, {}),)
+        yield self.start("--read-only", *ANYONE), ((403, BIG, {}),)
+        yield self.start("--max-upload-size", "1000", *ANYONE), (
+            (413, BIG, {}),
+            # Not known before so much of it has come.
+            (413, 900000, {}), (413, None, {}))
+        yield self.start(), (
+            # No disk has 100 TB free.
+            (507, 10 ** 14, {}), (403, BIG, {"Sec-Fetch-Site": "cross-site"}),
+            (415, BIG, {"Content-Type": "text/plain"}))
 
     def body(self):
-        """Return a form that goes on for 20 MB."""
+        """Return a form whose file goes on for 20 MB."""
         _, body = forms.upload(WHEEL, b"")
-        return body.partition(b"\r\n\r\n--")[0] + NOISE * (BIG // len(NOISE))
+        return body[:body.rindex(b"\r\n--")] + NOISE * (BIG // len(NOISE))
 
-    def test_raw_sockets(self):
+    def test_early_answers(self):
         body = self.body()
-        for server, status, length, headers in self.cases():
-            with self.subTest(status=status, length=length):
-                names = "\r\n".join("%s: %s" % pair
-                                    for pair in headers.items())
-                sent = body if length is None else body[:length]
-                if length is None:
-                    sent = b"%x\r\n%s\r\n0\r\n\r\n" % (len(sent), sent)
-                if "Content-Type" in headers:
-                    start = head(length).replace(
-                        forms.content_type().encode(), b"text/plain")
-                else:
-                    start = head(length, *([names] if names else []))
-                wire = self.connect(server, start)
-                # It sends it all before it looks at any answer.
-                wire.send(sent)
-                self.assertEqual(wire.answer()[0], status)
-                self.check_alive(server)
+        for server, cases in self.cases():
+            for status, length, headers in cases:
+                with self.subTest(status=status, length=length):
+                    self.send_raw(server, status, length, headers, body)
+                    self.check_alive(server)
+                if length and length <= BIG:
+                    with self.subTest(status=status, client="http.client"):
+                        self.send_over_http_client(
+                            server, status, headers, body[:length])
+                        self.check_alive(server)
+            server.stop()
 
-    def test_http_client(self):
-        body = self.body()
-        for server, status, length, headers in self.cases():
-            if length is None or length > len(body):
-                continue
-            with self.subTest(status=status, length=length):
-                client = http.client.HTTPConnection(
-                    *self.address(server), timeout=60)
-                self.addCleanup(client.close)
-                client.request("POST", "/", body[:length], dict(
-                    {"Content-Type": forms.content_type()}, **headers))
-                answer = client.getresponse()
-                text = answer.read().decode("utf-8")
-                self.assertEqual(answer.status, status)
-                self.assertEqual(answer.reason + "\n", text)
-                self.check_alive(server)
+    def send_raw(self, server, status, length, headers, body):
+        """Send it all, and only then look for an answer."""
+        start = head(length, *map(": ".join, headers.items()))
+        if "Content-Type" in headers:
+            start = start.replace(
+                b"Content-Type: %s\r\n" % forms.content_type().encode(), b"")
+        sent = body[:length]
+        if length is None:
+            sent = b"%x\r\n%s\r\n0\r\n\r\n" % (len(sent), sent)
+        with self.connect(server, start) as wire:
+            wire.send(sent)
+            self.assertEqual(wire.answer()[0], status)
+
+    def send_over_http_client(self, server, status, headers, body):
+        with contextlib.closing(http.client.HTTPConnection(
+                *self.address(server), timeout=60)) as client:
+            client.request("POST", "/", body, dict(
+                {"Content-Type": forms.content_type()}, **headers))
+            answer = client.getresponse()
+            text = answer.read().decode("utf-8")
+        self.assertEqual(answer.status, status)
+        self.assertEqual(answer.reason + "\n", text)
 
     def check_alive(self, server):
         self.assertEqual(server.get("simple/").status, 200)
@@ -279,13 +278,15 @@ class ChunkedTest(FaultTestCase):
         for text in (b"", NOISE[:150000]):
             data = sdist(text)
             _, body = forms.upload(SDIST, data, **forms.digests(data))
-            for sizes in (always(1 if len(body) < 9999 else 700), always(7),
-                          always(1000), always(65536), always(10 ** 6),
-                          at_random(1, 30), at_random(2, 5000)):
-                for form in (b"%x", b"%X", b"000%x", b"%x;name=value"):
-                    wire = self.connect(
-                        server, head(None) + chunked(body, sizes, form))
-                    self.assertEqual(wire.answer()[0], 200)
+            for sizes, form in (
+                    (always(1 if len(body) < 9999 else 700), b"%x"),
+                    (always(10), b"%X"), (always(1000), b"000%x"),
+                    (always(65536), b"%x;name=value"),
+                    (always(10 ** 6), b"%X;name"), (at_random(1, 30), b"%x"),
+                    (at_random(2, 5000), b"%x")):
+                wire = self.connect(
+                    server, head(None) + chunked(body, sizes, form))
+                self.assertEqual(wire.answer()[0], 200)
                 self.check_stored(server, data)
                 self.assertEqual(self.remove(server), 200)
 
@@ -352,7 +353,9 @@ class CutOffTest(FaultTestCase):
             wait_for(lambda: server.logged().count("POST") >= cuts,
                      "%d lines about cut bodies" % cuts)
             self.check_absent(server)
-        self.assertEqual(server.logged().count("\n"), cuts, server.logged())
+        lines = [line for line in server.logged().splitlines()
+                 if "GET" not in line]
+        self.assertEqual(len(lines), cuts, lines)
         for words in ("Traceback", "cannot be stored"):
             self.assertNotIn(words, server.logged())
         answer = self.send(server, SDIST, sdist())
@@ -380,7 +383,7 @@ class CutOffTest(FaultTestCase):
             self.check_stored(server, sdist())
 
 
-class ParallelTest(FaultTestCase):
+class RaceTestCase(FaultTestCase):
 
     COUNT = 20
 
@@ -432,17 +435,16 @@ class ParallelTest(FaultTestCase):
                      "the file is listed everywhere")
             self.check_stored(server, data)
 
+
+class ParallelTest(RaceTestCase):
+
     def test_other_bytes_under_one_name(self):
         server = self.start()
-        for _ in range(3):
-            self.check_one_wins([server])
-            self.remove(server)
+        self.check_one_wins([server])
 
     def test_the_same_bytes(self):
         server = self.start()
-        for _ in range(3):
-            self.check_all_win([server])
-            self.remove(server)
+        self.check_all_win([server])
 
     def test_two_servers_over_one_directory(self):
         servers = [self.start(), self.start()]
@@ -464,10 +466,9 @@ class ParallelTest(FaultTestCase):
                          sorted(filename for _, filename, _ in jobs))
 
 
-class KillTest(FaultTestCase):
-    """kill -9 of the server, at any moment of an upload."""
+class KillTestCase(RaceTestCase):
 
-    def check_restart(self, data, servers=()):
+    def check_restart(self, data):
         """Start again: nothing partial is there, and a retry works."""
         server = self.start()
         if SDIST in self.files():
@@ -494,12 +495,15 @@ class KillTest(FaultTestCase):
         self.assertEqual(answer.status, 200, answer)
         self.check_stored(server, data)
 
+
+class KillTest(KillTestCase):
+    """kill -9 of the server, at any moment of an upload."""
+
     def test_after_so_many_bytes(self):
         data = sdist(NOISE[:400000])
         _, body = forms.upload(SDIST, data, **forms.digests(data))
         start = body.index(data[:100])
-        for end in (0, 100, start, start + 1, start + 100000,
-                    start + len(data) // 2, start + len(data) - 1,
+        for end in (100, start + 1, start + len(data) // 2,
                     start + len(data), len(body) - 3):
             server = self.check_restart(data)
             before = set(self.files())
@@ -605,7 +609,7 @@ class Strace:
 LINK, UNLINK = "?link,linkat", "?unlink,unlinkat"
 
 
-class InjectionTest(KillTest, ParallelTest):
+class InjectionTest(KillTestCase):
     """The same, at each system call, and errors from each of them."""
 
     @classmethod
@@ -613,15 +617,6 @@ class InjectionTest(KillTest, ParallelTest):
         problem = strace_problem()
         if problem:
             raise unittest.SkipTest(problem)
-
-    # Only what is below; the others ran in their own classes.
-    test_after_so_many_bytes = None
-    test_leftovers_are_removed_when_they_are_old = None
-    test_what_a_living_server_is_writing_is_not_removed = None
-    test_other_bytes_under_one_name = None
-    test_the_same_bytes = None
-    test_two_servers_over_one_directory = None
-    test_other_names = None
 
     def inject(self, server, calls, fault):
         return Strace(server.process, calls, fault)
@@ -682,7 +677,6 @@ class InjectionTest(KillTest, ParallelTest):
                 self.assertEqual(self.send(server, SDIST, data).status, 200)
                 self.check_stored(server, data)
                 self.assertEqual(self.remove(server), 200)
-        self.assertNotIn("Traceback", server.logged())
 
     def test_a_directory_that_cannot_be_synced(self):
         """The file has its name, but may lose it: that is no success."""
@@ -737,21 +731,15 @@ class InjectionTest(KillTest, ParallelTest):
         self.assertEqual(len(self.files()), 1, self.files())
 
     def test_filesystems_without_hard_links(self):
-        for error in ("EPERM", "EOPNOTSUPP", "ENOSYS", "EMLINK"):
-            with self.subTest(error=error):
-                servers = [self.start(), self.start()]
-                with self.inject(servers[0], LINK, "error=" + error), \
-                        self.inject(servers[1], LINK, "error=" + error):
-                    self.check_one_wins(servers)
-                    self.assertEqual(self.send(
-                        servers[0], SDIST, sdist(b"x")).status, 409)
-                    self.remove(servers[0])
-                    wait_for(lambda: self.listed(servers[1]) == [],
-                             "it is gone")
-                    self.check_all_win(servers)
-                    self.remove(servers[0])
-                for server in servers:
-                    server.stop()
+        servers = [self.start(), self.start()]
+        with self.inject(servers[0], LINK, "error=EPERM"), \
+                self.inject(servers[1], LINK, "error=EOPNOTSUPP"):
+            self.check_one_wins(servers)
+            self.assertEqual(self.send(
+                servers[0], SDIST, sdist(b"x")).status, 409)
+            self.remove(servers[0])
+            wait_for(lambda: self.listed(servers[1]) == [], "it is gone")
+            self.check_all_win(servers)
 
 
 class Mounted:
@@ -875,7 +863,6 @@ class SlowDownloadTest(FaultTestCase):
         self.assertEqual(self.send(server, WHEEL, old).status, 200)
         wire = Wire(self.address(server), 60)
         self.addCleanup(wire.socket.close)
-        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         wire.send(b"GET /packages/%s HTTP/1.1\r\nHost: a\r\n\r\n"
                   % WHEEL.encode())
         status, headers = wire.head()

@@ -27,11 +27,11 @@ ANYONE = {"authenticated": (), "password_file": "."}
 
 
 def wheel(version="1.0", name="demo_pkg", **options):
-    return archives.wheel(name, version, **options)
+    return forms.once(archives.wheel, name, version, **options)
 
 
 def sdist(version="1.0", name="demo_pkg", extension=".tar.gz", **options):
-    return archives.sdist(name, version, extension, **options)
+    return forms.once(archives.sdist, name, version, extension, **options)
 
 
 class UploadTestCase(DirectoryTestCase):
