@@ -2527,6 +2527,7 @@ class FactCache:
         where = ":memory:"
         if directory is not None:
             where = os.path.join(directory, f"facts-{self.VERSION}.sqlite3")
+        database = None
         try:
             if directory is not None:
                 os.makedirs(directory, mode=0o700, exist_ok=True)
@@ -2540,6 +2541,8 @@ class FactCache:
             database.execute("PRAGMA synchronous=OFF")
             return database
         except (sqlite3.Error, OSError) as error:
+            if database is not None:
+                database.close()
             LOG.warning("digests are kept in memory only: %s: %s; choose "
                         "another directory with --cache-dir", where, error)
             return self.connect(None) if directory is not None else None
@@ -2604,6 +2607,7 @@ class FactCache:
         except Exception as error:  # sqlite3.Error; corrupt rows
             if "locked" not in str(error):
                 LOG.warning("digests are kept in memory only: %s", error)
+                self.database.close()
                 self.database = None
             return None
 
@@ -4777,6 +4781,9 @@ class Body:
 
     def __init__(self, wire: Wire, head: Head) -> None:
         length = body_length(head)
+        expected = head.headers.get("expect", "").lower()
+        if expected not in ("", "100-continue"):
+            raise HTTPError(417, "nothing but 100-continue can be expected")
         self.wire = wire
         self.is_chunked = length is None
         self.left = length or 0  # bytes, of the body or of this chunk
@@ -4784,8 +4791,8 @@ class Body:
         self.started = False
         self.is_broken = False  # a read failed: where the body ends is open
         # Sent at the first read, so never before the account was checked.
-        self.must_invite = not self.ended and bool(head.minor) and \
-            head.headers.get("expect", "").lower() == "100-continue"
+        self.must_invite = bool(
+            expected and head.minor and not self.ended)
 
     def read(self, size: int) -> bytes:
         """Return at most `size` more bytes; b"" at the end of the body."""

@@ -18,7 +18,10 @@ from typing import NamedTuple, Tuple
 from tests import mirror, toolbox
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-CLIENTS = ("test_clients", "test_mirror", "test_interpreters")
+# Modules that need clients, or whose result is the same on every Python.
+ONCE = ("test_clients", "test_mirror", "test_interpreters", "test_layout",
+        "test_versions", "test_readme", "test_upload_clients",
+        "test_servers", "test_recipes")
 LIMIT = 20 * 60  # seconds for one job; a test that hangs must not hang CI
 
 
@@ -38,7 +41,7 @@ def main():
     first = toolbox.describe(toolbox.command("tools") or sys.executable)
     # Alone, for the promises that are measured in seconds.
     totals = [report(Job(first.name, first.path, modules))]
-    independent = tuple(name for name in modules if name not in CLIENTS)
+    independent = tuple(name for name in modules if name not in ONCE)
     jobs = [Job(each.name, each.path, independent)
             for each in toolbox.interpreters() if each.name != first.name]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:

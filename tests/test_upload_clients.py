@@ -5,19 +5,24 @@ one without.  The environments come from tests/toolbox.py; a client that is
 not installed skips its tests.
 """
 
+import glob
 import os
 import re
 import shutil
-import sys
+import subprocess
 import tempfile
+import unittest
 
 from tests import archives, forms, toolbox
-from tests.helpers import DirectoryTestCase, ServerProcess, texts
+from tests.helpers import (
+    DirectoryTestCase, ServerProcess, texts, wait_for,
+)
 from tests.test_clients import run_isolated
 
 WHEEL = "demo_pkg-1.0-py3-none-any.whl"
 SDIST = "demo_pkg-1.0.tar.gz"
 SHA = "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="  # of "secret"
+JOE = forms.credentials("joe", "secret")
 EXISTS = "File already exists"
 UNSAFE = "unsafe path"
 DENIED = "a valid user name and password are needed"
@@ -62,7 +67,7 @@ def write(folder, name, data):
         file.write(data if isinstance(data, bytes) else data.encode("utf-8"))
 
 
-class Client(DirectoryTestCase):
+class Client:
     """The steps; a class for each client says how they are taken."""
 
     # toolbox environment and command
@@ -90,8 +95,6 @@ class Client(DirectoryTestCase):
         super().setUp()
         self.home = os.path.join(self.folder, "home")
         os.mkdir(self.home)
-        if type(self) is Client:
-            self.skipTest("only its subclasses are clients")
         self.command = self.find()
 
     def find(self):
@@ -118,8 +121,7 @@ class Client(DirectoryTestCase):
         url = server.url + self.path
         first = self.project()
         self.succeed(first, url)
-        page = server.get("simple/demo-pkg/",
-                          forms.credentials("joe", "secret"))
+        page = server.get("simple/demo-pkg/", JOE)
         self.assertEqual(sorted(texts(page.body)), sorted(self.files))
         before = self.content()
         self.check_content(first, before)
@@ -134,6 +136,8 @@ class Client(DirectoryTestCase):
         if self.shown.get("unsafe"):
             for name in os.listdir(self.root):
                 os.unlink(os.path.join(self.root, name))
+            wait_for(lambda: server.get("simple/demo-pkg/", JOE).status
+                     == 404, "the files are gone")
             self.fail_with(
                 "unsafe", self.project(files={"../../../evil": b""}), url)
             self.assertEqual(self.content(), {})
@@ -175,7 +179,7 @@ class Client(DirectoryTestCase):
         return [os.path.join(folder, "dist", name) for name in self.files]
 
 
-class Twine7(Client):
+class Twine7(Client, DirectoryTestCase):
     """What twine shows is the reason phrase."""
 
     environment, name, path = "tools", "twine", "legacy/"
@@ -224,7 +228,7 @@ class Twine4(Twine7):
                 self.project(files={"other": b""}), server.url))
 
 
-class Uv(Client):
+class Uv(Client, DirectoryTestCase):
     """What uv shows is the "code" of the JSON."""
 
     environment, name, path = "tools", "uv", "legacy/"
@@ -252,7 +256,7 @@ class UvWithCheckUrl(Uv):
         return ["--check-url", check]
 
 
-class Poetry(Client):
+class Poetry(Client, DirectoryTestCase):
 
     environment, name, path = "poetry", "poetry", "legacy/"
 
@@ -275,7 +279,7 @@ class Poetry(Client):
             self.assertEqual(process.returncode, 0, process.stdout)
 
 
-class Pdm(Client):
+class Pdm(Client, DirectoryTestCase):
 
     environment, name, path = "pdm", "pdm", "legacy/"
 
@@ -295,7 +299,7 @@ class Pdm(Client):
             self.assertEqual(process.returncode, 0, process.stdout)
 
 
-class Hatch(Client):
+class Hatch(Client, DirectoryTestCase):
 
     environment, name = "hatch_flit", "hatch"
 
@@ -305,7 +309,7 @@ class Hatch(Client):
             *self.dist(folder))
 
 
-class Flit(Client):
+class Flit(Client, DirectoryTestCase):
     """It builds what it uploads.  Its classifiers it would look up."""
 
     environment, name, path = "hatch_flit", "flit", "legacy/"
@@ -318,7 +322,7 @@ class Flit(Client):
             FLIT_PASSWORD=password)
 
 
-class Distutils(Client):
+class Distutils(Client, DirectoryTestCase):
     """`setup.py upload` and `register`, as Python had them up to 3.11."""
 
     environment, module = "pip_9", "distutils.core"
@@ -364,14 +368,17 @@ class Python27(Distutils):
     """It sends but an MD5 digest, and `protcol_version`."""
 
     def find(self):
-        for path in (shutil.which("python2.7"), os.path.expanduser(
-                "~/.pyenv/versions/2.7.18/bin/python")):
-            if path and os.path.exists(path):
+        for path in [shutil.which("python2.7")] + glob.glob(
+                os.path.expanduser("~/.pyenv/versions/2.7*/bin/python")):
+            # A shim of pyenv may lead nowhere.
+            if path and not subprocess.run(
+                    [path, "-c", ""], stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL).returncode:
                 return path
         return self.skipTest("no Python 2.7 on this machine")
 
 
-class Curl(Client):
+class Curl(Client, DirectoryTestCase):
 
     files = SDIST,
     options = ()
@@ -402,14 +409,5 @@ class CurlOverHttp10(Curl):
     options = "--http1.0",
 
 
-def load_tests(loader, tests, pattern):
-    """Leave out the steps that belong to no client."""
-    import unittest
-    suite = unittest.TestSuite()
-    module = sys.modules[__name__]
-    for name in sorted(vars(module)):
-        case = getattr(module, name)
-        if isinstance(case, type) and issubclass(case, Client) \
-                and case is not Client:
-            suite.addTests(loader.loadTestsFromTestCase(case))
-    return suite
+if __name__ == "__main__":
+    unittest.main()

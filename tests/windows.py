@@ -54,7 +54,8 @@ def remove(module, names):
 
 
 def prepare(as_nt):
-    # These cannot do without some of them here.
+    remove(os, ("sendfile",))
+    # These cannot do without some of the others here.
     import hashlib  # noqa: F401
     import select
     import subprocess  # noqa: F401
