@@ -247,8 +247,8 @@ class TestProxies(SharedTestCase):
                         (where.netloc, where.path))
                 self.assertEqual(404, front.ask(
                     "GET", prefix + "/simple/none/").status)
-                self.assertEqual(400, front.ask(
-                    "GET", prefix + "/simple/%FF%00/").status)
+                self.assertIn(front.ask(
+                    "GET", prefix + "/simple/%FF%00/").status, (400, 404))
 
     def test_ranges_and_validators(self):
         wheel = "foo-1.0-py3-none-any.whl"

@@ -14,6 +14,7 @@ JSON = "application/vnd.pypi.simple.v1+json"
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes
 
     def setup(self):
         super().setup()
@@ -74,6 +75,9 @@ class Upstream(pypi_server.ThreadingHTTPServer):
         self.shutdown()
         self.thread.join()
         self.server_close()
+
+    def handle_error(self, request, client_address):
+        """Clients may go away."""
 
     def asked(self):
         """Return the paths that were asked for, sorted."""
