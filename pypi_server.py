@@ -1900,7 +1900,10 @@ class Config(NamedTuple):
     read_only: bool = False
     max_upload_size: int = 0  # bytes; 0 for no limit
     welcome_file: str = ""
-    welcome_msg: str = ""  # instead of a file; of the Python API only
+    # Of the Python API only: a template instead of a file, and what verifies
+    # (user, password) instead of a password file.
+    welcome_msg: str = ""
+    auther: Optional[Callable[[str, str], bool]] = None
     cache_control: Optional[int] = None  # seconds
     hash_algo: str = "sha256"  # "" for no digests in links
     backend: str = "auto"
@@ -1936,6 +1939,8 @@ class Option(NamedTuple):
 COMMON = ("", "run", "update")  # "" stands for: before the command
 ACTIONS = ("download", "list", "update")
 LOG_STREAMS = ("stderr", "stdout", "none")
+# First parts of addresses that are not for --health-endpoint.
+RESERVED = ("simple", "packages", "pypi", "legacy", "RPC2", "favicon.ico")
 BACKENDS = ("auto", "simple-dir", "cached-dir")
 SERVERS = ("auto", "wsgiref", "gunicorn", "gevent", "waitress", "cherrypy",
            "twisted", "paste")
@@ -2021,14 +2026,20 @@ def parse_actions(text: str) -> Tuple[str, ...]:
 
 
 def parse_endpoint(text: str) -> str:
-    if not re.fullmatch(r"(?:/[\w.~-]+)+/?", text, re.ASCII):
+    if not re.fullmatch(r"(?:/[\w.~-]+)+/?", text, re.ASCII) \
+            or text.split("/")[1] in RESERVED:
         raise UsageError(
-            f"--health-endpoint must be a path as /health, not {text!r}")
+            "--health-endpoint must be a path as /health that is not used "
+            f"otherwise, not {text!r}")
     return text
 
 
 def parse_url(text: str, what: str) -> str:
-    if not re.fullmatch(r"https?://[^\s?#]+", text):
+    try:
+        port = urlsplit(text).port
+    except ValueError:
+        port = -1
+    if not re.fullmatch(r"https?://[^\s?#]+", text) or port == -1:
         raise UsageError(f"{what} must be the URL of an index, as "
                          f"https://pypi.org/simple/, not {text!r}")
     return text
@@ -2439,8 +2450,8 @@ class Incoming:
             os.link(self.path, final)
         except FileExistsError:
             raise
-        except OSError as error:
-            if error.errno not in WITHOUT_LINKS:
+        except (OSError, AttributeError) as error:  # some have no link()
+            if getattr(error, "errno", errno.ENOSYS) not in WITHOUT_LINKS:
                 raise
             # Then one server at a time looks and renames.
             with open(os.path.join(os.path.dirname(final), ".lock"),
@@ -3523,12 +3534,8 @@ class App(NamedTuple):
     pages: Recent[Tuple[Any, Page]]   # with what they were rendered from
 
 
-def make_app(config: Config,
-             auther: Optional[Callable[[str, str], bool]] = None) -> App:
+def make_app(config: Config) -> App:
     """Build an application; nothing is read or started yet.
-
-    Args:
-        auther: verifies (user, password), instead of a password file.
 
     Raises:
         UsageError: the configuration cannot work.
@@ -3542,7 +3549,8 @@ def make_app(config: Config,
     if config.welcome_file:
         welcome = read_setting("--welcome", config.welcome_file)
     return App(config, directories, Warmer(directories),
-               auther or checker(config), welcome, Recent(PAGES_LIMIT))
+               config.auther or checker(config), welcome,
+               Recent(PAGES_LIMIT))
 
 
 def checker(config: Config) -> Optional[Callable[[str, str], bool]]:
@@ -4580,8 +4588,9 @@ def localize(config: Config, request: Request) -> Request:
             request.client, config.trusted_proxies):
         headers = request.headers
         scheme = forwarded(headers, "proto") or scheme
-        host = forwarded(headers, "host") or host
-        mounted = forwarded(headers, "prefix") or mounted
+        # The predecessor's guide told proxies to send the prefix with it.
+        host, _, behind = (forwarded(headers, "host") or host).partition("/")
+        mounted = forwarded(headers, "prefix") or behind or mounted
         request = request._replace(
             client=forwarded(headers, "for") or request.client)
     path = request.path
@@ -4612,7 +4621,8 @@ def is_trusted(client: str, proxies: Tuple[str, ...]) -> bool:
 
 def request_values(request: Request) -> Dict[str, Any]:
     return {"method": request.method, "path": printable(request.path),
-            "query": request.query, "client": request.client,
+            "query": printable(request.query),
+            "client": printable(request.client),
             "user": printable(request.user),
             "agent": printable(request.headers.get("user-agent", "-"))}
 
@@ -5180,6 +5190,9 @@ def wsgi_request(environ: Mapping[str, Any]) -> Request:
 def wsgi_reader(environ: Mapping[str, Any]) -> Callable[[int], bytes]:
     """Return what reads the body, and never beyond its end."""
     text = environ.get("CONTENT_LENGTH") or "0"
+    if environ.get("HTTP_TRANSFER_ENCODING") and text == "0" \
+            and not environ.get("wsgi.input_terminated"):
+        raise HTTPError(411, "this server takes no chunked bodies")
     if environ.get("wsgi.input_terminated"):  # the server ends the stream
         return lambda size: bytes(environ["wsgi.input"].read(size))
     left = int(text) if text.isdigit() else 0
@@ -5198,9 +5211,12 @@ def wsgi_reader(environ: Mapping[str, Any]) -> Callable[[int], bytes]:
 
 
 # Names of settings in the predecessor, and how they are called here.
-SETTINGS = {"root": "roots", "packages": "roots", "interface": "host",
-            "server_method": "server", "redirect_to_fallback":
-            "disable_fallback"}
+SETTINGS = {"root": "roots", "passwords": "password_file",
+            "authenticate": "authenticated", "interface": "host",
+            "server_method": "server", "backend_arg": "backend",
+            "redirect_to_fallback": "disable_fallback"}
+BOOLEANS = {"1": True, "true": True, "yes": True, "on": True,
+            "0": False, "false": False, "no": False, "off": False}
 
 
 def default_config(**settings: Any) -> Config:
@@ -5214,35 +5230,91 @@ def default_config(**settings: Any) -> Config:
     Raises:
         UsageError: a setting is unknown, or has a value that cannot be.
     """
-    parsers = {option.field: option for option in OPTIONS}
     found: Dict[str, Any] = {}
     for name, value in settings.items():
         field = SETTINGS.get(name, name)
         if field not in Config._fields:
             raise UsageError(f"there is no setting {name!r}; settings are "
                              f"{', '.join(sorted(Config._fields))}")
-        option = parsers.get(field)
-        if field == "roots":
-            value = tuple(
-                line.strip() for line in value.splitlines() if line.strip()
-            ) if isinstance(value, str) else tuple(map(os.fspath, value))
-        elif isinstance(value, str) and option and option.metavar:
-            value = int(value) if option.metavar == "+" \
-                else option.parse(value)
-        elif isinstance(value, str) and option:
-            value = value.strip().lower() in ("1", "true", "yes", "on")
-        elif isinstance(getattr(Config(), field), tuple):
-            value = tuple(value or ())
+        if field in found:
+            raise UsageError(f"{field} is set twice, as {name!r} too")
+        try:
+            found[field] = read_value(field, value)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{name} cannot be {value!r}: {error}") from error
         if name == "redirect_to_fallback":
-            value = value not in (True, "True", "true", "1", "yes", "on")
-        found[field] = value
+            found[field] = not found[field]
     return Config(**found)
 
 
-def app(auther: Optional[Callable[[str, str], bool]] = None,
-        **settings: Any) -> Callable[..., Iterable[bytes]]:
-    """Return a WSGI application; see default_config() and make_app()."""
-    return wsgi_app(make_app(default_config(**settings), auther))
+def read_value(field: str, value: Any) -> Any:
+    """Return the value of a field of Config, from a program or a file.
+
+    Raises:
+        UsageError, TypeError, ValueError: it cannot be.
+    """
+    default = getattr(Config(), field)
+    if field == "roots":
+        return read_roots(value)
+    if field == "auther":
+        if value is not None and not callable(value):
+            raise TypeError("it must be callable")
+        return value
+    if isinstance(default, bool):
+        if isinstance(value, str):
+            value = BOOLEANS.get(value.strip().lower(), value)
+        if not isinstance(value, bool):
+            raise TypeError("it must be true or false")
+        return value
+    if isinstance(default, tuple):
+        value = ",".join(re.split(r"[\s,]+", value.strip())
+                         if isinstance(value, str) else value)
+    elif isinstance(default, int) or default is None:
+        value = read_number(value, default)
+    if value is None and field in EMPTY_FOR_NONE:
+        value = ""
+    return parse_setting(field, value, default)
+
+
+# Settings that None switches off, as in the predecessor.
+EMPTY_FOR_NONE = ("password_file", "hash_algo", "log_file", "welcome_msg",
+                  "welcome_file", "cache_dir", "server_base_url")
+
+
+def read_roots(value: Any) -> Tuple[str, ...]:
+    if isinstance(value, (str, os.PathLike)):
+        value = os.fspath(value).splitlines()
+    found = tuple(os.fspath(root).strip() for root in value)
+    if not any(found):
+        raise ValueError("name a package directory")
+    return found
+
+
+def read_number(value: Any, default: Any) -> Any:
+    """Return a number as text, to be parsed; a default as it is."""
+    if value == default:
+        return default
+    if not isinstance(value, (int, str)) or isinstance(value, bool):
+        raise TypeError("it must be a number")
+    return str(value)
+
+
+def parse_setting(field: str, value: Any, default: Any) -> Any:
+    """Parse a text as on the command line; an empty one is no setting."""
+    if value in (default, "") and type(value) in (type(default), str):
+        return () if isinstance(default, tuple) else value
+    if not isinstance(value, str):
+        raise TypeError("it must be a text")
+    for option in OPTIONS:
+        if option.field == field:
+            return int(value) if option.metavar == "+" \
+                else option.parse(value)
+    return value
+
+
+def app(**settings: Any) -> Callable[..., Iterable[bytes]]:
+    """Return a WSGI application; see default_config() for the settings."""
+    return wsgi_app(make_app(default_config(**settings)))
 
 
 def paste_app_factory(global_config: Mapping[str, Any],
@@ -5367,6 +5439,51 @@ class Update(NamedTuple):
     directory: str             # where its files go
 
 
+def read_answer(response: http.client.HTTPResponse) -> bytes:
+    """Read the body of an answer, without its coding.
+
+    Raises:
+        ValueError: it is cut off, or larger than ANSWER_LIMIT.
+    """
+    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16) \
+        if response.headers.get("Content-Encoding") == "gzip" else None
+    found: List[bytes] = []
+    left = ANSWER_LIMIT
+    while True:
+        # In blocks: up to Python 3.9, read(n) makes room for n bytes.
+        block = response.read(BLOCK)
+        if unpacker is not None and block:
+            try:
+                data = unpacker.decompress(block, left)
+            except zlib.error:
+                raise ValueError("its gzip coding is broken")
+        else:
+            data = block
+        found.append(data)
+        left -= len(data)
+        if left <= 0:
+            raise ValueError("the answer is too large")
+        if not block:
+            break
+    if response.length or (unpacker is not None and not unpacker.eof):
+        raise ValueError("the answer is cut off")
+    return b"".join(found)
+
+
+def check_redirect(origin: str, url: str) -> str:
+    """Return the target of a redirect.
+
+    Raises:
+        ValueError: it is not HTTP, or leads from HTTPS to HTTP.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname \
+            or re.search(r"[^!-~]", url) or (
+                origin.startswith("https:") and parts.scheme != "https"):
+        raise ValueError(f"it redirects to {printable(url)}")
+    return url
+
+
 class Upstream:
     """Persistent connections to an index that speaks JSON (PEP 691)."""
 
@@ -5396,14 +5513,19 @@ class Upstream:
                 return None
             location = response.headers.get("Location")
             if 300 <= response.status < 400 and location:
-                url = urljoin(url, location)
+                url = check_redirect(url, urljoin(url, location))
                 continue
             if response.status != 200:
                 raise ValueError(f"{response.status} {response.reason}")
             if response.headers.get_content_type() != SIMPLE_JSON:
                 raise ValueError("the index does not speak JSON (PEP 691)")
-            found = json.loads(data)
-            return found if isinstance(found, dict) else None
+            try:
+                found = json.loads(data.decode("utf-8"))
+            except (ValueError, RecursionError):
+                raise ValueError("what it answers is not JSON")
+            if not isinstance(found, dict):
+                raise ValueError("what it answers is no project detail")
+            return found
         raise ValueError("too many redirects")
 
     def get(self, url: str) -> Tuple[http.client.HTTPResponse, bytes]:
@@ -5417,15 +5539,13 @@ class Upstream:
             try:
                 connection.request("GET", target, headers=headers)
                 response = connection.getresponse()
-                data = response.read(ANSWER_LIMIT)
+                data = read_answer(response)
                 break
             except (http.client.HTTPException, ConnectionError):
                 # It may have been idle for too long: then once more.
                 self.connections.pop((parts.scheme, parts.netloc)).close()
                 if is_last:
                     raise
-        if response.headers.get("Content-Encoding") == "gzip":
-            data = zlib.decompress(data, zlib.MAX_WBITS | 16)
         return response, data
 
     def connect(self, parts: SplitResult
@@ -5471,6 +5591,8 @@ def find_update(found: Mapping[str, Any], archives: Sequence[Archive],
     for file in found["files"]:
         parsed = parse_filename(file["filename"])
         if file.get("yanked") or not parsed \
+                or parsed.project != archives[0].project \
+                or not re.fullmatch(r"[\w.+!-]+", file["filename"], re.ASCII) \
                 or not parse_version(parsed.version):
             continue
         if config.allow_unstable or not is_prerelease(parsed.version):
@@ -5492,7 +5614,7 @@ def find_update(found: Mapping[str, Any], archives: Sequence[Archive],
             missing.append(archive.filename)
             continue
         command = ("-q", "download", "--no-deps", "-i", config.index_url,
-                   "-d", directory, *pip_kind(like),
+                   "-d", directory, *pip_kind(archive.project, like),
                    f"{archive.project}=={version}")
         if command not in commands:
             commands.append(command)
@@ -5532,10 +5654,11 @@ def wheel_kind(filename: str) -> Tuple[str, str, FrozenSet[str]]:
         PLATFORM_VERSION.sub(r"\1", platform) for platform in platforms)
 
 
-def pip_kind(filename: str) -> List[str]:
+def pip_kind(project: str, filename: str) -> List[str]:
     """Return options of pip that make it download this kind of file."""
     if not filename.endswith(".whl"):
-        return ["--no-binary", ":all:"]
+        # Of this project only: what builds it may well be a wheel.
+        return ["--no-binary", project]
     pythons, abis, platforms = wheel_tags(filename)
     implementation = pythons[-1].rstrip("0123456789")
     # The Python that the tag names is the lowest; who needs it, has it.
@@ -5568,6 +5691,25 @@ class Progress:
                   end=end, file=sys.stderr, flush=True)
 
 
+def look_up(upstream: Upstream, name: str, archives: Sequence[Archive],
+            config: Config) -> Tuple[Optional[Update], str]:
+    """Return the update of a project, if there is one, or what went wrong."""
+    try:
+        found = upstream.project(name)
+    except http.client.HTTPException:
+        return None, "what it answers is not HTTP"
+    except OSError as error:
+        return None, error.strerror or str(error) or "no answer"
+    except ValueError as error:
+        return None, str(error)
+    if found is None:
+        return None, ""
+    try:
+        return find_update(found, archives, config), ""
+    except (KeyError, TypeError, AttributeError):
+        return None, "what it answers is no project detail"
+
+
 def ask_upstream(config: Config, projects: Mapping[str, Sequence[Archive]]
                  ) -> Tuple[List[Update], Dict[str, str]]:
     """Look all projects up, over a few connections.
@@ -5589,23 +5731,14 @@ def ask_upstream(config: Config, projects: Mapping[str, Sequence[Archive]]
                     name = waiting.popleft()
                 except IndexError:
                     return
-                update, failure = look_up(upstream, name)
+                update, failure = look_up(
+                    upstream, name, projects[name], config)
                 with lock:
                     progress.step()
                     if update:
                         updates.append(update)
                     if failure:
                         failures[name] = failure
-
-    def look_up(upstream: Upstream, name: str
-                ) -> Tuple[Optional[Update], str]:
-        try:
-            found = upstream.project(name)
-            return None if found is None else find_update(
-                found, projects[name], config), ""
-        except (OSError, http.client.HTTPException, ValueError, KeyError,
-                TypeError, AttributeError) as error:
-            return None, str(error) or type(error).__name__
 
     threads = [threading.Thread(target=work, daemon=True)
                for _ in range(min(CONNECTIONS, len(waiting)))]
@@ -5620,8 +5753,12 @@ def read_ignored(path: str) -> FrozenSet[str]:
     """Return the normalized names of an ignore list, one on each line."""
     if not path:
         return frozenset()
-    lines = read_setting("--ignorelist-file", path).splitlines()
-    names = (line.partition("#")[0].strip() for line in lines)
+    lines = read_setting("--ignorelist-file", path).lstrip("\ufeff")
+    names = [line.partition("#")[0].strip() for line in lines.splitlines()]
+    for name in filter(None, names):
+        if not PROJECT_NAME.fullmatch(name):
+            raise UsageError(f"--ignorelist-file: {name!r} is not the name "
+                             "of a project; write one on each line")
     return frozenset(normalize(name) for name in names if name)
 
 
@@ -5631,6 +5768,10 @@ def update_all(config: Config) -> int:
     Returns:
         the exit status: 1 when something failed.
     """
+    directory = config.download_directory
+    if directory and os.path.exists(directory) \
+            and not os.path.isdir(directory):
+        raise UsageError(f"-d: {directory!r} is not a directory")
     roots = tuple(package_directory(root) for root in config.roots)
     tree = Tree(roots)
     tree.refresh()
@@ -5655,7 +5796,8 @@ def print_failures(config: Config, failures: Mapping[str, str],
     """Tell which projects could not be looked up; once, when none could."""
     reasons = set(failures.values())
     if len(failures) == total and len(reasons) == 1:
-        print(f"pypi-server: {config.index_url} cannot be asked: "
+        url = re.sub("//[^/]*@", "//", config.index_url)
+        print(f"pypi-server: {url} cannot be asked: "
               f"{reasons.pop()}", file=sys.stderr)
         return
     for name in sorted(failures):
@@ -5773,8 +5915,10 @@ def add_options(parser: argparse.ArgumentParser, command: str) -> None:
             shown = ",".join(default) if isinstance(default, tuple) \
                 else default
             text += f" (default: {shown})".replace("%", "%%")
-        parser.add_argument(*option.flags, dest=option.field, help=text,
-                            default=argparse.SUPPRESS, **settings)
+        # Counted before the command and after it, -v adds up.
+        place = "_before" if option.metavar == "+" and not command else ""
+        parser.add_argument(*option.flags, dest=option.field + place,
+                            help=text, default=argparse.SUPPRESS, **settings)
 
 
 class LogWriter(logging.Handler):
@@ -5791,10 +5935,13 @@ class LogWriter(logging.Handler):
         self.waiting: "queue.Queue[Optional[logging.LogRecord]]" = \
             queue.Queue(self.LIMIT)
         self.lost = 0
-        self.thread = threading.Thread(target=self.run, daemon=True)
-        self.thread.start()
+        self.process = 0  # that has the thread: a fork has no threads
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self.process != os.getpid():
+            self.process = os.getpid()
+            self.thread = threading.Thread(target=self.run, daemon=True)
+            self.thread.start()
         try:
             self.waiting.put_nowait(record)
         except queue.Full:
@@ -5813,9 +5960,10 @@ class LogWriter(logging.Handler):
 
     def flush(self) -> None:
         """Wait a little for what was logged; called at the end."""
-        with contextlib.suppress(queue.Full):
-            self.waiting.put(None, timeout=1)
-            self.thread.join(1)
+        if self.process == os.getpid():
+            with contextlib.suppress(queue.Full):
+                self.waiting.put(None, timeout=1)
+                self.thread.join(1)
 
 
 def reopen_log(handlers: Sequence[logging.Handler], number: int,
@@ -5848,6 +5996,7 @@ def start_logging(config: Config) -> None:
     if hasattr(signal, "SIGHUP"):  # not on Windows
         signal.signal(signal.SIGHUP, functools.partial(reopen_log, handlers))
     LOG.propagate = False
+    logging.raiseExceptions = False  # a full disk is no news at each line
     AUDIT.setLevel(logging.INFO)
     LOG.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[
         min(config.verbosity, 2)])
@@ -5855,8 +6004,11 @@ def start_logging(config: Config) -> None:
 
 def make_config(found: Mapping[str, Any]) -> Config:
     """Return the settings of a command line, and start the log."""
-    config = Config(**dict(found, roots=tuple(
-        found.get("roots") or Config().roots)))
+    settings = dict(found)
+    before = settings.pop("verbosity_before", 0)
+    config = Config(**dict(
+        settings, roots=tuple(found.get("roots") or Config().roots),
+        verbosity=found.get("verbosity", 0) + before))
     start_logging(config)
     return config
 
@@ -5935,7 +6087,7 @@ def with_command(arguments: Sequence[str]) -> Sequence[str]:
             next(first, None)
     kept, command = [], "run"
     for argument in arguments:
-        if re.fullmatch("-[vuxU]*U[vuxU]*", argument):
+        if re.fullmatch("-[vuxU]*U[vuxU]*d?", argument):
             command = "update"
             argument = argument.replace("U", "")
         if argument != "-":
@@ -5958,6 +6110,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # nobody reads on, as in `update | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 if __name__ == "__main__":

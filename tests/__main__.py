@@ -20,8 +20,8 @@ from tests import mirror, toolbox
 HERE = os.path.dirname(os.path.abspath(__file__))
 # Modules that need clients, or whose result is the same on every Python.
 ONCE = ("test_clients", "test_mirror", "test_interpreters", "test_layout",
-        "test_versions", "test_readme", "test_upload_clients",
-        "test_servers", "test_recipes")
+        "test_versions", "test_readme", "test_upload_clients", "test_update",
+        "test_update_pip", "test_command_line", "test_recipes")
 LIMIT = 20 * 60  # seconds for one job; a test that hangs must not hang CI
 
 

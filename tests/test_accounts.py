@@ -4,12 +4,10 @@ import contextlib
 import io
 import itertools
 import os
-import re
 import stat
 import subprocess
 import sys
 import threading
-import time
 import unittest
 from urllib.parse import urlsplit
 

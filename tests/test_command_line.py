@@ -140,10 +140,9 @@ class TestPlace(CommandTestCase):
 
     def test_hash_algo(self):
         for arguments in self.places("--hash-algo", "md5"):
-            with self.subTest(arguments):
-                with self.start(*arguments) as server:
-                    wait_for(lambda: b"#md5=" in server.get(
-                        "simple/foo/").body, "the digest is there")
+            with self.subTest(arguments), self.start(*arguments) as server:
+                wait_for(lambda: b"#md5=" in server.get(
+                    "simple/foo/").body, "the digest is there")
 
     def test_backend(self):
         """simple-dir keeps nothing, wherever it is said."""
@@ -186,11 +185,10 @@ class TestPlace(CommandTestCase):
                 ("run", "-p0", "-H127.0.0.1", self.root, other),
                 ("run", "--port=0", "--host=127.0.0.1", "--", self.root,
                  other)):
-            with self.subTest(arguments):
-                with self.start(*arguments) as server:
-                    wait_for(lambda: b"bar" in server.get("simple/").body
-                             and b"foo" in server.get("simple/").body,
-                             "both directories are served")
+            with self.subTest(arguments), self.start(*arguments) as server:
+                wait_for(lambda: b"bar" in server.get("simple/").body
+                         and b"foo" in server.get("simple/").body,
+                         "both directories are served")
 
     def test_update_options(self):
         log = os.path.join(self.folder, "LOG")

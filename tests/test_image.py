@@ -121,16 +121,16 @@ class TestImage(unittest.TestCase):
         command = ["chroot", "--userspec=" + USER, root, PYTHON,
                    "/opt/pypi_server.py", "run", "-p", str(port), "-H",
                    "127.0.0.1", "--cache-dir", "/tmp"]
-        with tempfile.TemporaryDirectory() as folder:
-            with Process(command, port, folder, HOME="/data",
-                         PYTHONDONTWRITEBYTECODE="1") as server:
-                self.assertEqual(b"Ok", server.get("/health").body)
-                status = "/proc/%d/status" % server.process.pid
-                with open(status) as file:
-                    self.assertRegex(file.read(), r"Uid:\s+9898\s+9898")
-                self.assertLess(server.stop(), 10)
-                self.assertEqual(0, server.process.returncode)
-                self.assertIn("from /data/packages at", server.printed())
+        with tempfile.TemporaryDirectory() as folder, Process(
+                command, port, folder, HOME="/data",
+                PYTHONDONTWRITEBYTECODE="1") as server:
+            self.assertEqual(b"Ok", server.get("/health").body)
+            status = "/proc/%d/status" % server.process.pid
+            with open(status) as file:
+                self.assertRegex(file.read(), r"Uid:\s+9898\s+9898")
+            self.assertLess(server.stop(), 10)
+            self.assertEqual(0, server.process.returncode)
+            self.assertIn("from /data/packages at", server.printed())
 
     def test_it_runs_in_the_builder(self):
         container = self.buildah("from", "--pull=never", "pypi-server")

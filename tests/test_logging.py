@@ -338,9 +338,9 @@ class TestFormats(LogTestCase):
                 ("log_req_frmt", "%(path)d"), ("log_res_frmt", "%(agent)x"),
                 ("log_err_frmt", "%(error)f"), ("log_frmt", "%(message)d"),
                 ("log_frmt", "%(levelname)i"), ("log_frmt", "%(asctime)d")):
-            with self.subTest(text):
-                with self.assertRaises(pypi_server.UsageError):
-                    parse[field](text)
+            with self.subTest(text), \
+                    self.assertRaises(pypi_server.UsageError):
+                parse[field](text)
 
 
 class TestAudit(LogTestCase):

@@ -394,7 +394,7 @@ class LimitTest(unittest.TestCase):
             size = 0
             for _ in parser.feed(one(b"x")[:-9]):
                 pass
-            for number in range(50):
+            for _ in range(50):
                 for data in parser.feed(block):
                     size += len(data)
                 self.assertLess(len(parser.buffer), 100, block[:9])

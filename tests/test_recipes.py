@@ -254,11 +254,11 @@ class TestProxies(SharedTestCase):
         wheel = "foo-1.0-py3-none-any.whl"
         for front, name, prefix in self.fronts():
             with self.subTest(name), front:
-                path = prefix + "/packages/" + wheel
-                answer = front.ask("GET", path, {"Range": "bytes=5-20"})
+                file = prefix + "/packages/" + wheel
+                answer = front.ask("GET", file, {"Range": "bytes=5-20"})
                 self.assertEqual((206, FILES[wheel][5:21]),
                                  (answer.status, answer.body))
-                for path in path, prefix + "/simple/foo/":
+                for path in file, prefix + "/simple/foo/":
                     etag = front.ask("GET", path).headers["etag"]
                     self.assertEqual(304, front.ask("GET", path, {
                         "If-None-Match": etag}).status)

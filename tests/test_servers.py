@@ -68,7 +68,9 @@ class Process:
             wait_for(self.is_up, "it serves", 30)
         except AssertionError:
             self.stop()
-            raise AssertionError("no server: " + self.printed())
+            printed = self.printed()
+            self.log.close()
+            raise AssertionError("no server: " + printed)
         return self
 
     def __exit__(self, *exception):
@@ -97,8 +99,9 @@ class Process:
         return time.monotonic() - started
 
     def printed(self):
-        self.log.seek(0)
-        return self.log.read()
+        # Not through the file object: it shares its place with the server.
+        size = os.fstat(self.log.fileno()).st_size
+        return os.pread(self.log.fileno(), size, 0).decode("utf-8", "replace")
 
     def get(self, path, headers=None, method="GET", body=b""):
         return ask("127.0.0.1", self.port, method, path, headers, body)

@@ -13,7 +13,9 @@ import re
 import struct
 import tarfile
 import unittest
+import warnings
 import zipfile
+from wsgiref.util import setup_testing_defaults
 
 import pypi_server
 from tests import archives, forms
@@ -172,7 +174,7 @@ class SequenceTest(UploadTestCase):
         self.assertEqual(self.files(), [])
 
     def test_the_forms_of_clients(self):
-        for number, client in enumerate(forms.CLIENTS):
+        for client in forms.CLIENTS:
             for way in WAYS:
                 data = sdist(files={"who": client.name.encode()})
                 fields = forms.captured(client, SDIST, data)
@@ -481,8 +483,8 @@ class NameTest(UploadTestCase):
                     self.assertLess(len(answer.body), 1000)
                     self.assertNotIn("\n", answer.reason)
         self.assertEqual(self.files(), [])
-        self.assertEqual(sorted(os.listdir(self.folder)),
-                         ["cache", "packages"])
+        self.assertLessEqual(set(os.listdir(self.folder)),
+                             {"cache", "packages"})
 
     def test_names_with_line_breaks_split_no_header(self):
         for filename in ("x\r\nSet-Cookie: a=b\r\n-1.0.tar.gz",
@@ -526,255 +528,6 @@ def remove(*parts):
     """Remove a file that may be there."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.join(*parts))
-
-
-def header(name, size=0, kind=b"0", prefix=b"", extended=False):
-    """Return a header of a tar (POSIX, ustar)."""
-    block = struct.pack(
-        "100s8s8s8s12s12s8ss100s8s32s32s8s8s155s12s", name, b"0000644\0",
-        b"0000000\0", b"0000000\0", b"%011o\0" % size, b"00000000000\0",
-        b" " * 8, kind, b"", b"ustar\x0000", b"", b"", b"", b"", prefix, b"")
-    if extended:  # of GNU tar, for sparse files
-        block = block[:257] + b"ustar  \0" + block[265:482] + b"\1" \
-            + block[483:]
-    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
-
-
-def member(name, data=b"", kind=b"0", **options):
-    """Return a member of a tar: its header and its padded data."""
-    return header(name, len(data), kind, **options) \
-        + data + b"\0" * (-len(data) % 512)
-
-
-def records(*pairs):
-    """Return the data of a pax header: "LENGTH KEY=VALUE\\n" each."""
-    found = b""
-    for key, value in pairs:
-        text = b" %s=%s\n" % (key, value)
-        length = len(text)
-        while len(text) + len(str(length)) > length:
-            length += 1
-        found += str(length).encode() + text
-    return found
-
-
-COMPRESS = {".tar.gz": gzip.compress, ".tgz": gzip.compress,
-            ".tar.bz2": bz2.compress, ".tar.xz": lzma.compress}
-EVIL = b"../evil"
-LONG = b"x/" * 60 + b"../" * 62 + b"evil"
-TOP = member(b"demo_pkg-1.0/PKG-INFO", archives.metadata("demo_pkg", "1.0"))
-# Each has a member that leads upwards for Python's tarfile, with which
-# installers unpack.
-BAD_TARS = (
-    ("upwards", member(EVIL)),
-    ("absolute", member(b"/evil")),
-    ("upwards in the middle", member(b"demo_pkg-1.0/../../evil")),
-    ("upwards at the end", member(b"demo_pkg-1.0/..", kind=b"5")),
-    ("behind others", TOP * 3 + member(EVIL)),
-    ("behind a large one", member(b"a", b"x" * 600000) + member(EVIL)),
-    ("folder", member(EVIL, kind=b"5")),
-    ("link", member(EVIL, kind=b"1")),
-    ("symbolic link", member(EVIL, kind=b"2")),
-    ("of an old tar", member(EVIL, kind=b"\0")),
-    ("of an unknown kind", member(EVIL, kind=b"Z")),
-    ("prefix", member(b"evil", prefix=b"..")),
-    ("prefix and name", member(b"../evil", prefix=b"a")),
-    ("GNU long name", member(b"././@LongLink", LONG + b"\0", b"L")
-     + member(LONG[:100])),
-    ("GNU long name for a short one", member(
-        b"././@LongLink", EVIL + b"\0", b"L") + member(b"good")),
-    ("pax path", member(b"x", records((b"path", LONG)), b"x")
-     + member(b"good")),
-    ("pax path among others", member(b"x", records(
-        (b"mtime", b"1.5"), (b"path", EVIL), (b"comment", b"c")), b"x")
-     + member(b"good")),
-    ("two pax paths", member(b"x", records(
-        (b"path", b"good"), (b"path", EVIL)), b"x") + member(b"good")),
-    ("a pax path inside another record", member(b"x", records(
-        (b"comment", b"x\n10 path=a\n"), (b"path", EVIL)), b"x")
-     + member(b"good")),
-    ("a global pax path", member(b"g", records((b"path", EVIL)), b"g")
-     + member(b"x", records((b"mtime", b"1")), b"x") + member(b"good")),
-    ("a pax path of Solaris", member(b"x", records((b"path", EVIL)), b"X")
-     + member(b"good")),
-    ("GNU long name, then pax", member(b"././@LongLink", EVIL + b"\0", b"L")
-     + member(b"x", records((b"mtime", b"1")), b"x") + member(b"good")),
-    ("the name of a sparse file", member(b"x", records(
-        (b"GNU.sparse.name", EVIL)), b"x") + member(b"good")),
-    ("a very long pax header", member(b"x", records(
-        (b"comment", b"x" * (11 * 2 ** 20)), (b"path", EVIL)), b"x")
-     + member(b"good")),
-    ("behind a size in a pax header", member(b"x", records(
-        (b"size", b"1024")), b"x") + header(b"good") + b"\0" * 1024
-     + member(EVIL)),
-    ("behind a folder that states a size", header(b"folder", 1024, b"5")
-     + member(EVIL) + member(b"a")),
-    ("behind a link that states a size", header(b"link", 1024, b"2")
-     + member(EVIL) + member(b"a")),
-    ("behind a sparse file of GNU tar", header(
-        b"sparse", 0, b"S", extended=True) + b"\0" * 512 + member(EVIL)),
-)
-BAD_PATHS = (
-    "../evil", "a/../../evil", "/evil", "//evil", "..", "a/..", "\\evil",
-    "..\\evil", "a\\..\\..\\evil", "C:\\evil", "C:evil", "c:/evil",
-    "\\\\host\\share\\evil")
-
-
-class MemberTest(UploadTestCase):
-    """Members that would be unpacked somewhere else."""
-
-    def test_tars(self):
-        for what, blocks in BAD_TARS:
-            data = TOP + blocks + b"\0" * 1024
-            with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-                self.assertTrue([
-                    name for name in archive.getnames()
-                    if ".." in name.split("/") or name.startswith("/")],
-                    what)
-            for extension, compress in COMPRESS.items():
-                if len(data) > 10 ** 7 and extension != ".tar.gz":
-                    continue
-                with self.subTest(what=what, extension=extension):
-                    self.refused(self.send(
-                        "demo_pkg-1.0" + extension, compress(data)), 400,
-                        "demo_pkg-1.0" + extension)
-                    self.assertEqual(self.files(), [])
-
-    def test_tars_of_every_format_are_taken(self):
-        """Long names and large numbers alone are no reason."""
-        long = "demo_pkg-1.0/" + "folder/" * 30 + "file"
-        for number, form in enumerate((
-                tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT,
-                tarfile.PAX_FORMAT)):
-            file = io.BytesIO()
-            with tarfile.open(fileobj=file, mode="w:gz",
-                              format=form) as archive:
-                info = archives.metadata("demo_pkg", "1.%d" % number)
-                for name, data in (
-                        ("demo_pkg-1.0/PKG-INFO", info), (long, b"x" * 700),
-                        ("./demo_pkg-1.0/\xfcber", b""),
-                        ("demo_pkg-1.0/a..b/..c/d...", b"")):
-                    entry = tarfile.TarInfo(name)
-                    entry.size, entry.mtime = len(data), 1.5
-                    entry.uid = 2 ** 31 if form != tarfile.USTAR_FORMAT else 1
-                    archive.addfile(entry, io.BytesIO(data))
-                entry = tarfile.TarInfo("demo_pkg-1.0/folder")
-                entry.type = tarfile.DIRTYPE
-                archive.addfile(entry)
-                entry = tarfile.TarInfo("demo_pkg-1.0/link")
-                entry.type, entry.linkname = tarfile.SYMTYPE, "../demo"
-                archive.addfile(entry)
-            self.stored("demo_pkg-1.%d.tar.gz" % number, file.getvalue())
-
-    def test_zips(self):
-        for path in BAD_PATHS:
-            for filename, info in (
-                    (WHEEL, "demo_pkg-1.0.dist-info/METADATA"),
-                    ("demo_pkg-1.0.zip", "demo_pkg-1.0/PKG-INFO"),
-                    ("demo_pkg-1.0-py3.8.egg", "EGG-INFO/PKG-INFO")):
-                with self.subTest(path=path, filename=filename):
-                    data = archives.zipped({
-                        info: archives.metadata("demo_pkg", "1.0"),
-                        path: b"x"})
-                    self.refused(self.send(filename, data), 400, filename)
-        self.assertEqual(self.files(), [])
-
-    def test_zips_with_odd_but_harmless_paths(self):
-        for number, path in enumerate((
-                "a..b", "..a", "a/...", ".hidden", "a/.b/c", "\xfcber",
-                "a b/c", "data/c:d", "folder/")):
-            version = "1.%d" % number
-            self.stored("demo_pkg-%s-py3-none-any.whl" % version,
-                        wheel(version, files={path: b""}))
-
-
-class WholeTest(UploadTestCase):
-
-    KINDS = (
-        (WHEEL, wheel()), ("demo_pkg-1.0.zip", sdist(extension=".zip")),
-        ("demo_pkg-1.0-py3.8.egg", archives.egg("demo_pkg", "1.0"))) + tuple(
-            ("demo_pkg-1.0" + extension, sdist(extension=extension))
-            for extension in archives.MODES)
-
-    def test_archives_cut_off(self):
-        for filename, data in self.KINDS:
-            for end in sorted(set(range(0, len(data), 37)).union(
-                    (1, 2, 10, 22), range(len(data) - 12, len(data)))):
-                with self.subTest(filename=filename, end=end):
-                    self.refused(self.send(filename, data[:end]), 400,
-                                 filename)
-            self.assertEqual(self.files(), [])
-            self.stored(filename, data)
-            os.unlink(os.path.join(self.root, filename))
-
-    def test_archives_of_another_kind(self):
-        for filename, _ in self.KINDS:
-            for other, data in self.KINDS + (("text", b"Hello!\n" * 99),
-                                             ("zeros", b"\0" * 2000)):
-                if filename == other or filename[-2:] == other[-2:] == "gz":
-                    continue
-                if filename.endswith(".zip") and other.endswith(".egg"):
-                    continue  # its metadata are in a folder, as those of
-                    # an sdist
-                with self.subTest(filename=filename, other=other):
-                    self.refused(self.send(filename, data), 400, filename)
-        self.assertEqual(self.files(), [])
-
-    def test_compressed_text_is_no_sdist(self):
-        for extension, compress in COMPRESS.items():
-            for text in (b"", b"Hello!\n", b"Hello!\n" * 999):
-                with self.subTest(extension=extension, text=text[:9]):
-                    self.refused(self.send(
-                        "demo_pkg-1.0" + extension, compress(text)), 400)
-        self.assertEqual(self.files(), [])
-
-    def test_zips_that_only_look_like_archives(self):
-        info = archives.metadata("demo_pkg", "1.0")
-        for filename, contents in (
-                (WHEEL, {}), (WHEEL, {"demo.py": b""}),
-                (WHEEL, {"demo_pkg-1.0.dist-info/RECORD": b""}),
-                (WHEEL, {"METADATA": info}),
-                (WHEEL, {"demo_pkg-1.0.dist-info/METADATA": b""}),
-                (WHEEL, {"demo_pkg-1.0.dist-info/METADATA": b"\0" * 99}),
-                (WHEEL, {"a-1.0.dist-info/METADATA": info,
-                         "b-1.0.dist-info/METADATA": info}),
-                ("demo_pkg-1.0.zip", {"PKG-INFO": info}),
-                ("demo_pkg-1.0-py3.8.egg", {"PKG-INFO": info})):
-            with self.subTest(filename=filename, contents=list(contents)):
-                self.refused(self.send(
-                    filename, archives.zipped(contents)), 400, filename)
-
-    def test_a_metadata_bomb(self):
-        """200 MB out of 200 KB are not read into memory."""
-        data = archives.zipped({
-            "demo_pkg-1.0.dist-info/METADATA": archives.metadata(
-                "demo_pkg", "1.0") + b"x" * (50 * 2 ** 20)})
-        self.assertLess(len(data), 10 ** 6)
-        self.refused(self.send(WHEEL, data), 400, WHEEL)
-
-    def test_corrupt_members(self):
-        """What the metadata's own checksum tells."""
-        dice = random.Random(3)
-        data = wheel(body="text " * 500, compression=zipfile.ZIP_STORED)
-        at = data.index(b"text text")
-        for _ in range(20):
-            damaged = bytearray(data)
-            damaged[at + dice.randrange(2000)] ^= 1 + dice.randrange(255)
-            self.refused(self.send(WHEEL, bytes(damaged)), 400, WHEEL)
-
-    def test_corrupt_tars(self):
-        dice = random.Random(4)
-        for extension in archives.MODES:
-            data = sdist(extension=extension, files={
-                "noise": bytes(dice.randrange(256) for _ in range(3000))})
-            for _ in range(20):
-                damaged = bytearray(data)
-                damaged[dice.randrange(20, len(data))] ^= \
-                    1 + dice.randrange(255)
-                answer = self.send(
-                    "demo_pkg-1.0" + extension, bytes(damaged))
-                self.assertEqual(answer.status, 400, extension)
-        self.assertEqual(self.files(), [])
 
 
 class FieldTest(UploadTestCase):
@@ -858,6 +611,23 @@ class FieldTest(UploadTestCase):
                         self.app, "POST", "/", {"Content-Type": media_type},
                         b":action=file_upload")
                     self.assertEqual(answer.status, status, answer)
+
+    def test_wsgi_input_that_ends_early(self):
+        """A server behind the application lost its client."""
+        headers, body = forms.upload(SDIST, sdist())
+        for end in range(0, len(body), 97):
+            environ = {
+                "REQUEST_METHOD": "POST", "PATH_INFO": "/",
+                "CONTENT_TYPE": headers["Content-Type"],
+                "CONTENT_LENGTH": str(len(body)),
+                "wsgi.input": io.BytesIO(body[:end])}
+            setup_testing_defaults(environ)
+            started = []
+            blocks = pypi_server.wsgi_app(self.app)(
+                environ, lambda *arguments: started.append(arguments))
+            self.assertIn(b"incomplete", b"".join(blocks))
+            self.assertEqual(started[0][0][:4], "400 ")
+        self.assertEqual(self.files(), [])
 
     def test_no_body(self):
         for way in WAYS:

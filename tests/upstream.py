@@ -23,8 +23,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         with self.server.lock:
-            self.server.requests.append((self.path, dict(
-                (name.lower(), text) for name, text in self.headers.items())))
+            self.server.requests.append((self.path, {
+                name.lower(): text for name, text in self.headers.items()}))
         answer = self.server.answers.get(self.path)
         if callable(answer):
             answer = answer(self)

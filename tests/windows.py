@@ -57,9 +57,7 @@ def prepare(as_nt):
     remove(os, ("sendfile",))
     # These cannot do without some of the others here.
     import hashlib  # noqa: F401
-    import select
     import subprocess  # noqa: F401
-    remove(select, ("epoll", "poll", "kqueue", "devpoll"))
     remove(os, OS_NAMES)
     for name in MODULES:
         sys.modules[name] = None  # then importing it fails
