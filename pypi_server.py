@@ -1237,6 +1237,8 @@ def metadata_in_zip(file: BinaryIO, archive: Archive,
             if archive.filetype in ("bdist_wininst", "bdist_dumb"):
                 return None
             raise ValueError("it has no core metadata")
+        if names.count(name) > 1:
+            raise ValueError(f"it has two members {name}")
         with members.open(name) as member:
             data = member.read(METADATA_LIMIT + 1)
     if len(data) > METADATA_LIMIT:
@@ -1303,8 +1305,6 @@ def metadata_member(names: Iterable[str], archive: Archive) -> Optional[str]:
                      if re.fullmatch("[^/]+/PKG-INFO", name)), None)
     found = [name for name in names
              if re.fullmatch(r"[^/]+\.dist-info/METADATA", name)]
-    if len(set(found)) != len(found):
-        raise ValueError("it has its core metadata twice")
     for name in found:
         if normalize(name.rpartition("-")[0]
                      .rpartition("-")[0]) == archive.project:
@@ -1438,9 +1438,12 @@ class TarScanner:
 
     def read_header(self, header: bytes) -> None:
         stated = header[148:156].strip(b" \0")
-        total = sum(header) - sum(header[148:156]) + 8 * ord(" ")
+        counted = header[:148] + header[156:]
+        total = sum(counted) + 8 * ord(" ")
+        # Old programs added signed bytes; readers take both.
+        signed = total - 256 * sum(byte > 127 for byte in counted)
         try:
-            self.done = int(stated, 8) != total
+            self.done = int(stated, 8) not in (total, signed)
             size = tar_number(header[124:136])
         except ValueError:
             self.done = True
@@ -1461,7 +1464,11 @@ class TarScanner:
                     or (size and kind in TAR_LINKS):
                 raise ValueError("it has a member of an unusual kind: "
                                  f"{name!r}")
-            self.check(name.decode("utf-8", "replace"))
+            # Whatever a reader takes for the name: each must be safe.
+            prefix = header[345:500].partition(b"\0")[0]
+            self.check_name(name)
+            self.check_name(header[:100])
+            self.check_name((prefix or b"x") + b"/" + header[:100])
         self.long_name, self.pax = b"", {}
         if kind in TAR_LINKS:
             size = 0  # whatever it says
@@ -1470,6 +1477,10 @@ class TarScanner:
             self.collect(kind, size, METADATA_LIMIT)
         else:
             self.skip = (size + 511) // 512 * 512
+
+    def check_name(self, path: bytes) -> None:
+        if self.check:
+            self.check(path.partition(b"\0")[0].decode("utf-8", "replace"))
 
     def collect(self, kind: bytes, size: int, limit: int) -> None:
         if 0 < size <= limit:
@@ -1483,10 +1494,14 @@ class TarScanner:
     def take_file(self, data: bytes) -> None:
         if self.kind == b"L":
             self.long_name = data.partition(b"\0")[0]
-        elif self.kind in (b"x", b"X"):
-            self.pax = parse_pax(data)
-        elif self.kind == b"g":
-            self.pax_for_all.update(parse_pax(data))
+            self.check_name(self.long_name)
+        elif self.kind in (b"x", b"X", b"g"):
+            facts = parse_pax(data)
+            self.check_name(facts.get(b"path", b"x"))
+            if self.kind == b"g":
+                self.pax_for_all.update(facts)
+            else:
+                self.pax = facts
         elif self.kind != b"K":
             self.metadata = data
             self.done = not self.check
@@ -4071,7 +4086,8 @@ def upload(app: App, request: Request) -> Response:
     except OSError as error:
         raise storage_error(root, error) from error
     except HTTPError as error:
-        audit(request, "was refused an upload:", form.filename, error.detail)
+        audit(request, "was refused an upload:", form.filename or "-",
+              str(error.status))
         raise
     finally:
         form.close()

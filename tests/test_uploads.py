@@ -1,19 +1,17 @@
-"""Section 17, Uploads: sequences, and everything that is refused."""
+"""Section 17, Uploads: sequences, and what is refused for its form.
 
-import bz2
+Archives that are refused for what is in them: test_upload_archives.py.
+"""
+
 import contextlib
-import gzip
 import hashlib
 import io
 import json
-import lzma
 import os
 import random
 import re
-import struct
 import tarfile
 import unittest
-import warnings
 import zipfile
 from wsgiref.util import setup_testing_defaults
 
