@@ -3036,7 +3036,9 @@ class Directories:
         self.states: Recent[State] = Recent(KEEP_FILES)
         self.lock = threading.Lock()  # held to change the tree
         self.check_at = 0.0           # monotonic
-        self.locks: Dict[str, threading.Lock] = {}
+        self.counting = threading.Lock()
+        # By key: a lock, and how many threads hold it or wait for it.
+        self.locks: Dict[str, Tuple[threading.Lock, int]] = {}
 
     # The names
 
@@ -3116,11 +3118,17 @@ class Directories:
     @contextlib.contextmanager
     def alone(self, key: str) -> Iterator[None]:
         """Let one thread at a time do what many may have asked for."""
-        with self.locks.setdefault(key, threading.Lock()):
-            try:
+        with self.counting:
+            lock, count = self.locks.get(key, (threading.Lock(), 0))
+            self.locks[key] = lock, count + 1
+        try:
+            with lock:
                 yield
-            finally:
-                self.locks.pop(key, None)
+        finally:
+            with self.counting:
+                lock, count = self.locks.pop(key)
+                if count > 1:
+                    self.locks[key] = lock, count - 1
 
     def examine(self, name: str, snapshot: Snapshot,
                 algorithms: FrozenSet[str], last: Optional[State]) -> State:

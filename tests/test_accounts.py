@@ -244,9 +244,9 @@ class ProtectionTest(DirectoryTestCase):
     def test_a_function_in_place_of_a_password_file(self):
         config = pypi_server.Config(
             roots=(self.root,), authenticated=("list",),
-            cache_dir=os.path.join(self.folder, "cache"))
-        app = pypi_server.make_app(
-            config, lambda user, password: (user, password) == ("a", "b:c"))
+            cache_dir=os.path.join(self.folder, "cache"),
+            auther=lambda user, password: (user, password) == ("a", "b:c"))
+        app = pypi_server.make_app(config)
         self.addCleanup(app.warmer.stop)
         for headers, status in ((forms.credentials("a", "b:c"), 200),
                                 (JOE, 401), ({}, 401)):

@@ -26,7 +26,7 @@ from tests import archives, forms, toolbox
 from tests.helpers import (
     HERE, SCRIPT, Answer, ServerProcess, SharedTestCase, anchors, wait_for,
 )
-from tests.test_servers import Process, free_port
+from tests.processes import Process, free_port
 
 README = os.path.join(os.path.dirname(HERE), "README.md")
 RECIPES = os.path.join(HERE, "recipes")
