@@ -354,15 +354,14 @@ class CutOffTest(FaultTestCase):
             wait_for(lambda: server.logged().count("POST") >= cuts,
                      "%d lines about cut bodies" % cuts)
             self.check_absent(server)
-        for word in ("POST / 400 ", "refused an upload"):
-            self.assertEqual(server.logged().count(word), cuts)
-        self.assertEqual(server.logged().count("\n"), 2 * cuts
-                         + server.logged().count("GET"), server.logged())
-        for words in ("Traceback", "cannot be stored"):
-            self.assertNotIn(words, server.logged())
         answer = self.send(server, SDIST, sdist())
         self.assertEqual(answer.status, 200, answer)
         self.check_stored(server, sdist())
+        server.stop()
+        for word in ("POST / 400 ", "refused an upload"):
+            self.assertEqual(server.output.count(word), cuts)
+        for words in ("Traceback", "cannot be stored"):
+            self.assertNotIn(words, server.output)
 
     def test_large_files_cut_in_the_middle(self):
         server = self.start()
@@ -538,7 +537,8 @@ class KillTest(KillTestCase):
         server = self.start()
         self.assertEqual(self.files(), [".hidden", ".other", "sub"])
         self.assertEqual(os.listdir(os.path.join(self.root, "sub")), [])
-        self.assertEqual(len(re.findall(r"removing \S+", server.logged())), 3)
+        wait_for(lambda: len(re.findall(
+            r"removing \S+", server.logged())) == 3, "each is named")
 
     def test_what_a_living_server_is_writing_is_not_removed(self):
         """However long it takes to come in."""
@@ -719,7 +719,7 @@ class InjectionTest(KillTestCase):
     def test_races_with_a_slow_disk(self):
         """All of them are checked before the first has its name."""
         server = self.start()
-        with self.inject(server, "fsync", "delay_enter=50000"):
+        with self.inject(server, "fsync", "delay_enter=15000"):
             self.check_one_wins([server])
             self.remove(server)
             self.check_all_win([server])
