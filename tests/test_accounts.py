@@ -616,7 +616,8 @@ class CostTest(DirectoryTestCase):
     def test_a_pair_is_hashed_once(self):
         if not os.path.exists("/proc/self/stat"):
             self.skipTest("no /proc to read processor times from")
-        self.server.get("")
+        for _ in range(30):  # PyPy compiles meanwhile
+            self.assertEqual(self.server.get("simple/").status, 401)
         times = [cpu_seconds(self.server.process)]
         for count in (1, 40):
             for _ in range(count):
@@ -625,7 +626,7 @@ class CostTest(DirectoryTestCase):
             times.append(cpu_seconds(self.server.process))
         first, others = times[1] - times[0], times[2] - times[1]
         self.assertGreater(first, 0.05)
-        self.assertLess(others, 40 * first / 4)
+        self.assertLess(others, 40 * first / 2)
 
     def test_a_flood_of_wrong_passwords_stops_nobody(self):
         """Those whose password is known do not wait behind those who guess.

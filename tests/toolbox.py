@@ -57,6 +57,7 @@ ENVIRONMENTS = {
     "pip_20": OLD,
     "pip_9": OLD,
     "easy_install": OLD,
+    "setuptools_40": OLD,
     "servers": RECENT,
     "lint": RECENT,
 }
