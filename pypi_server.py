@@ -461,7 +461,6 @@ def extension_of(filename: str) -> str:
 
 # === 5  Headers =============================================================
 
-TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 # RFC 9110, 14.1.2: int-range "first-last?" or suffix-range "-length".
 BYTE_RANGE = re.compile(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", re.ASCII)
 # RFC 9110, 7.2 and RFC 3986, 3.2.2: a name, IPv4 or [IPv6], and a port.
