@@ -25,10 +25,12 @@ disk, the network and the clock.  A section uses only those above it.
     16  Handlers      pages, downloads, search
     17  Uploads       what is stored, and what is refused
     18  Routing       the route table, from request to response
-    19  Server        the http.server adapter, signals
-    20  WSGI          the application for other servers
-    21  Update        newer releases in another index
-    22  Command line  parser and main
+    19  Wire          bytes of a socket, bodies of requests, heads of answers
+    20  Server        the http.server adapter: connections, answers kept ready
+    21  Workers       processes, signals, start and stop
+    22  WSGI          the application for other servers
+    23  Update        newer releases in another index
+    24  Command line  parser and main
 """
 
 import argparse
@@ -48,6 +50,7 @@ import io
 import json
 import logging
 import math
+import mmap
 import operator
 import os
 import queue
@@ -67,9 +70,9 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from socketserver import TCPServer, ThreadingMixIn
 from typing import (
-    AbstractSet, Any, BinaryIO, Callable, Dict, FrozenSet, Generic, Iterable,
-    Iterator, List, Mapping, Match, NamedTuple, Optional, Pattern, Sequence,
-    Set, Tuple, TypeVar, Union,
+    AbstractSet, Any, BinaryIO, Callable, Deque, Dict, FrozenSet, Generic,
+    Iterable, Iterator, List, Mapping, Match, NamedTuple, Optional, Pattern,
+    Sequence, Set, Tuple, TypeVar, Union,
 )
 from urllib.parse import (
     SplitResult, quote, unquote, unquote_to_bytes, urljoin, urlsplit,
@@ -1913,6 +1916,8 @@ class Config(NamedTuple):
     overwrite: bool = False
     read_only: bool = False
     max_upload_size: int = 0  # bytes; 0 for no limit
+    max_connections: int = 2000  # of one worker
+    workers: int = 1  # processes; 0 for one per core
     welcome_file: str = ""
     # Of the Python API only: a template instead of a file, and what verifies
     # (user, password) instead of a password file.
@@ -1990,6 +1995,14 @@ def parse_seconds(text: str) -> int:
 
 def parse_size(text: str) -> int:
     return parse_number(text, 1, 10 ** 15, "--max-upload-size")
+
+
+def parse_connections(text: str) -> int:
+    return parse_number(text, 1, 10 ** 6, "--max-connections")
+
+
+def parse_workers(text: str) -> int:
+    return parse_number(text, 0, 1000, "--workers")
 
 
 def parse_choice(text: str, choices: Sequence[str], what: str) -> str:
@@ -2168,6 +2181,11 @@ OPTIONS = (
     Option("server", ("--server",), "NAME",
            "serve with the built-in server (auto), or with another one that "
            f"is installed: {', '.join(SERVERS[1:])}", parse_server),
+    Option("workers", ("--workers",), "N",
+           "serve with N processes; 0 for one per core", parse_workers),
+    Option("max_connections", ("--max-connections",), "N",
+           "connections that one worker keeps open; beyond them, those that "
+           "wait longest for a request are closed", parse_connections),
     Option("read_only", ("--read-only",), "",
            "refuse all uploads and removals"),
     Option("max_upload_size", ("--max-upload-size",), "BYTES",
@@ -2901,6 +2919,36 @@ WARM_INTERVAL = 1.0
 KEEP_FILES = 20000
 
 
+class Changes:
+    """Counts what workers change, in memory that they share.
+
+    Each has a place of its own there, so that none needs a lock.
+    """
+
+    def __init__(self) -> None:
+        self.memory = mmap.mmap(-1, 8)
+        self.place = 0
+        self.lock = threading.Lock()  # of the threads of one worker
+
+    def share(self, workers: int) -> None:
+        """Make room for workers; called before they are forked."""
+        self.memory = mmap.mmap(-1, 8 * workers)
+
+    def seen(self) -> bytes:
+        """Return what differs after each change."""
+        return self.memory[:]
+
+    def others(self) -> bytes:
+        """Return what differs after each change by another worker."""
+        memory = self.memory[:]
+        return memory[:8 * self.place] + memory[8 * self.place + 8:]
+
+    def note(self) -> None:
+        with self.lock:
+            count, = struct.unpack_from("Q", self.memory, 8 * self.place)
+            struct.pack_into("Q", self.memory, 8 * self.place, count + 1)
+
+
 class State(NamedTuple):
     """A project, and what makes it out of date."""
 
@@ -3035,6 +3083,8 @@ class Directories:
         self.states: Recent[State] = Recent(KEEP_FILES)
         self.lock = threading.Lock()  # held to change the tree
         self.check_at = 0.0           # monotonic
+        self.changes = Changes()
+        self.known = self.changes.others()  # when the tree was looked at
         self.counting = threading.Lock()
         # By key: a lock, and how many threads hold it or wait for it.
         self.locks: Dict[str, Tuple[threading.Lock, int]] = {}
@@ -3044,20 +3094,35 @@ class Directories:
     def fresh(self) -> Snapshot:
         """Return a snapshot that is at most a moment older than the disk.
 
-        One thread at a time looks; the others go on with what there is.
+        One thread at a time looks; the others go on with what there is,
+        unless another worker changed it.
         """
-        if time.monotonic() >= self.check_at \
-                and self.lock.acquire(blocking=not self.check_at):
+        must = self.must_look()
+        if (must or time.monotonic() >= self.check_at) \
+                and self.lock.acquire(blocking=must):
             try:
-                started = time.monotonic()
-                self.tree.refresh()
-                now = time.monotonic()
-                # A slow disk is asked less often, a second at the most.
-                self.check_at = now + max(
-                    CHECK_INTERVAL, min(5 * (now - started), 1.0))
+                if not must or self.must_look():
+                    self.look_again()
             finally:
                 self.lock.release()
         return self.tree.snapshot
+
+    def must_look(self) -> bool:
+        """Tell whether what there is must not be used any more."""
+        return not self.check_at or self.known != self.changes.others()
+
+    def look_again(self) -> None:
+        started = time.monotonic()
+        known = self.changes.others()
+        self.tree.refresh()
+        if known != self.known:
+            self.known = known
+            # Files may have been replaced: nothing made of it holds.
+            self.tree.change(())
+        now = time.monotonic()
+        # A slow disk is asked less often, a second at the most.
+        self.check_at = now + max(
+            CHECK_INTERVAL, min(5 * (now - started), 1.0))
 
     def index(self) -> Snapshot:
         """Return a snapshot that is complete.
@@ -3251,6 +3316,7 @@ class Directories:
         with self.lock:
             self.tree.patch(archive.root, archive.directory, frozenset(added),
                             frozenset(map(os.path.basename, removed)))
+        self.changes.note()
 
 
 class Warmer:
@@ -4672,7 +4738,7 @@ def log_response(config: Config, request: Request,
         LOG.info("%s", format_record(config.log_err_frmt, values))
 
 
-# === 19  Server =============================================================
+# === 19  Wire ===============================================================
 
 # Seconds.  Clients reuse a connection within moments; uv keeps 20 for later.
 IDLE_TIMEOUT = 60
@@ -4680,13 +4746,17 @@ HEAD_TIMEOUT = 10     # for a whole head, from its first byte
 BODY_TIMEOUT = 20     # for each piece of a body
 SEND_TIMEOUT = 60     # without any progress
 LINGER_TIMEOUT = 30   # to read on after an early answer; nginx has 30 too
-POLL_INTERVAL = 0.2   # to notice that the server shall stop
-GRACE = 30            # for running answers, when the server is stopped
+# Bytes.  A file up to here goes out in one piece with its head.
+SMALL_FILE = 64 * 1024
+HEAD_BLOCK = 8 * 1024  # bytes received at once while a request is awaited
+# A send that does not wait needs no look at the socket before; not on
+# Windows, where all sends have a timeout.
+NO_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
+# What ends a recv() and lets an answer on its way pass; Windows needs more.
+END_OF_WAIT = socket.SHUT_RD if os.name != "nt" else socket.SHUT_RDWR
 TLS_HANDSHAKE = b"\x16\x03"  # RFC 8446, 5.1: type and version of a record
 # A body that nobody read is thrown away up to here, to keep the connection.
 DRAIN_LIMIT = 64 * 1024
-# Connections that wait to be accepted; uv opens 80 at once.
-BACKLOG = 1024
 
 
 class Wire:
@@ -4696,6 +4766,20 @@ class Wire:
         self.sock = sock
         self.buffer = b""
         self.at = 0  # of what is not used yet
+
+    def wait(self) -> bool:
+        """Wait for a request; False when none will come.
+
+        It has no timeout: Server.tend() ends waits that take too long, and
+        a socket without one needs half as many calls of the system.
+        """
+        if self.at == len(self.buffer):
+            self.at = 0
+            try:
+                self.buffer = self.sock.recv(HEAD_BLOCK)
+            except ConnectionError:
+                self.buffer = b""
+        return self.buffer != b""
 
     def receive(self, deadline: float) -> None:
         """Add more bytes to the buffer.
@@ -4717,11 +4801,6 @@ class Wire:
         Raises:
             HTTPError: 400, 408, 414 or 431.
         """
-        try:
-            if self.at == len(self.buffer):
-                self.receive(time.monotonic() + IDLE_TIMEOUT)
-        except (EOFError, socket.timeout):
-            return None
         deadline = time.monotonic() + HEAD_TIMEOUT
         while True:
             # One empty line may come before a request (RFC 9112, 2.2).
@@ -4772,10 +4851,10 @@ class Wire:
     def read_line(self) -> bytes:
         """Return a line of chunked coding, without its end."""
         while True:
-            end = self.buffer.find(b"\r\n", self.at)
+            end = self.buffer.find(b"\r\n", self.at, self.at + LINE_LIMIT)
             if end >= 0:
                 break
-            if len(self.buffer) - self.at > LINE_LIMIT:
+            if len(self.buffer) - self.at >= LINE_LIMIT:
                 raise HTTPError(400, "a chunk size is too long")
             self.wait_for_body()
         line = self.buffer[self.at:end]
@@ -4784,16 +4863,21 @@ class Wire:
 
     def send(self, data: bytes) -> None:
         """Send it all; only progress matters, not the time it takes."""
-        self.sock.settimeout(SEND_TIMEOUT)
-        sent = self.sock.send(data)
-        view = memoryview(data)
-        while sent < len(data):
-            sent += self.sock.send(view[sent:])
+        sent = 0
+        if NO_WAIT:
+            with contextlib.suppress(BlockingIOError):
+                sent = self.sock.send(data, NO_WAIT)
+        if sent < len(data):
+            view = memoryview(data)
+            self.sock.settimeout(SEND_TIMEOUT)
+            while sent < len(data):
+                sent += self.sock.send(view[sent:])
+            self.sock.settimeout(None)
 
-    def close(self) -> None:
+    def end_wait(self) -> None:
         """End the wait for a request, in whatever thread it is."""
         with contextlib.suppress(OSError):  # the client was faster
-            self.sock.shutdown(socket.SHUT_RDWR)
+            self.sock.shutdown(END_OF_WAIT)
 
     def linger(self) -> None:
         """Read on for a while: closing now would destroy the answer on its
@@ -4877,79 +4961,9 @@ class Body:
         return self.ended
 
 
-class Connection(BaseHTTPRequestHandler):
-    """Translates HTTP/1.1 on a socket to Request and Response."""
-
-    server: "Server"
-
-    def setup(self) -> None:
-        # Head and body go out at once anyway; what follows shall not wait.
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.wire = Wire(self.request)
-        self.server.note(self, is_busy=False)
-
-    def handle(self) -> None:
-        while self.handle_request():
-            self.server.note(self, is_busy=False)
-
-    def finish(self) -> None:
-        self.server.forget(self)
-
-    def handle_request(self) -> bool:
-        """Answer one request; tell whether another may follow."""
-        client = self.client_address[0]
-        request = Request("GET", "/", "", {}, self.wire.read, client, "")
-        head = None
-        try:
-            data = self.wire.read_head()
-            if data is None:
-                return False
-            if data.startswith(b"HEAD "):
-                request = request._replace(method="HEAD")
-            self.server.note(self, is_busy=True)
-            head = parse_head(data)
-            body = Body(self.wire, head)
-            path, query = split_target(head.target)
-            host = head.headers.get("host", "localhost")
-            request = Request(head.method, path, query, head.headers,
-                              body.read, client, f"http://{host}/")
-        except HTTPError as error:
-            LOG.info("%s sent a bad request: %s", client, error.detail)
-            self.send(head, request, error_response(request, error), None,
-                      False)
-            self.wire.linger()
-            return False
-        response, file = answer(self.server.app, request)
-        drained = body.drain()
-        keep = drained and wants_more(head) and not self.server.is_stopping
-        keep = self.send(head, request, response, file, keep) and keep
-        if not drained:
-            self.wire.linger()
-        return keep and not self.server.is_stopping
-
-    def send(self, head: Optional[Head], request: Request,
-             response: Response, file: Optional[BinaryIO],
-             keep: bool) -> bool:
-        """Send an answer; False when it could not be completed."""
-        headers = list(headers_of(response))
-        if not keep:
-            headers.append(("Connection", "close"))
-        elif head and not head.minor:
-            headers.append(("Connection", "keep-alive"))
-        data = head_bytes(response, headers)
-        body = response.body
-        if isinstance(body, bytes):
-            self.wire.send(data if request.method == "HEAD" else data + body)
-            return True
-        if file is None:
-            self.wire.send(data)
-            return True
-        with file:
-            self.wire.send(data)
-            sent = body.length and self.request.sendfile(
-                file, body.start, body.length)
-        # A file that shrank meanwhile: the client must see a short body.
-        return bool(sent == body.length)
+def is_large(response: Response) -> bool:
+    return isinstance(response.body, FileSlice) \
+        and response.body.length > SMALL_FILE
 
 
 def wants_more(head: Head) -> bool:
@@ -4990,9 +5004,9 @@ def headers_of(response: Response) -> Iterator[Tuple[str, str]]:
             body.length if isinstance(body, FileSlice) else len(body))
 
 
-def head_bytes(response: Response,
-               headers: Sequence[Tuple[str, str]]) -> bytes:
-    """Format the head of a response.
+def message(request: Request, head: Optional[Head], response: Response,
+            file: Optional[BinaryIO], keep: bool) -> bytes:
+    """Format a response, without its body when that is a large file.
 
     Raises:
         ValueError: a header would end before its end.
@@ -5000,12 +5014,178 @@ def head_bytes(response: Response,
     reason = response.reason or phrase(response.status)
     lines = [f"HTTP/1.1 {response.status} {reason}",
              "Server: pypi_server", f"Date: {http_date(time.time())}"]
-    lines += [f"{name}: {value}" for name, value in headers]
+    lines += [f"{name}: {value}" for name, value in headers_of(response)]
+    if not keep:
+        lines.append("Connection: close")
+    elif head and not head.minor:
+        lines.append("Connection: keep-alive")
     text = "\r\n".join(lines)
     if text.count("\r") + text.count("\n") != 2 * len(lines) - 2 \
             or "\0" in text:
-        raise ValueError(f"a header has a line break: {headers!r}")
-    return (text + "\r\n\r\n").encode("latin-1", "replace")
+        raise ValueError(f"a header has a line break: {lines!r}")
+    data = (text + "\r\n\r\n").encode("latin-1", "replace")
+    body = response.body
+    if request.method == "HEAD":
+        return data
+    if isinstance(body, bytes):
+        return data + body
+    if file and not is_large(response):
+        file.seek(body.start)
+        return data + file.read(body.length)
+    return data
+
+
+# === 20  Server =============================================================
+
+# Seconds
+POLL_INTERVAL = 0.2  # to notice that the server shall stop
+GRACE = 30           # for running answers, when the server is stopped
+TEND_INTERVAL = 1    # between two looks for connections that wait too long
+# Seconds that an answer serves for the same request again, and those that it
+# does so at most, while a thread makes it anew.
+REPEAT = 0.1
+REPEAT_AT_MOST = 0.3
+REPEAT_LIMIT = 32 * 1024 ** 2  # bytes of all such answers
+REFUSED_LIMIT = 100  # connections that are closed a moment after a 503
+# Connections that wait to be accepted; uv opens 80 at once.
+BACKLOG = 1024
+BUSY = (b"HTTP/1.1 503 too many connections\r\nRetry-After: 1\r\n"
+        b"Content-Length: 0\r\nConnection: close\r\n\r\n")
+
+
+class Ready:
+    """An answer that goes once more to who sends the same head."""
+
+    __slots__ = ("changes", "data", "renew_at", "until")
+
+    def __init__(self, changes: bytes, made: float, data: bytes) -> None:
+        self.changes = changes  # counted before it was made, see Changes
+        self.renew_at = made + REPEAT  # monotonic
+        self.until = made + REPEAT_AT_MOST
+        self.data = data  # its head and its body
+
+    def holds(self, now: float, changes: bytes) -> bool:
+        """Tell whether it may be sent once more.
+
+        The first that comes after a while makes it anew; the others do not
+        wait for that.
+        """
+        if now >= self.until or changes != self.changes:
+            return False
+        if now < self.renew_at:
+            return True
+        self.renew_at = self.until
+        return False
+
+
+class Connection(BaseHTTPRequestHandler):
+    """Translates HTTP/1.1 on a socket to Request and Response."""
+
+    server: "Server"
+
+    def setup(self) -> None:
+        # Head and body go out at once anyway; what follows shall not wait.
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.request.settimeout(None)
+        self.wire = Wire(self.request)
+        self.ready = self.server.ready_for(self.client_address[0])
+        # Since when it waits for a request, monotonic; 0 while it answers.
+        self.waits_since = time.monotonic()
+        self.server.register(self)
+
+    def handle(self) -> None:
+        """Answer the requests of a client, one after the other.
+
+        How it works: who sends the very head that somebody sent a moment
+        ago gets the very bytes that he got.  That takes a tenth of the time
+        of making the answer anew.
+        """
+        wire, ready = self.wire, self.ready
+        seen = self.server.app.directories.changes.seen
+        while wire.wait():
+            now = time.monotonic()
+            known = ready.get(wire.buffer)
+            if known is not None and known.holds(now, seen()):
+                self.waits_since = now
+                wire.at = len(wire.buffer)
+                wire.send(known.data)
+            elif not self.handle_request():
+                return
+            else:
+                self.waits_since = time.monotonic()
+
+    def finish(self) -> None:
+        self.server.forget(self)
+
+    def handle_request(self) -> bool:
+        """Answer one request; tell whether another may follow."""
+        client = self.client_address[0]
+        request = Request("GET", "/", "", {}, self.wire.read, client, "")
+        head = None
+        try:
+            data = self.wire.read_head()
+            if data is None:
+                return False
+            self.waits_since = 0.0
+            if data.startswith(b"HEAD "):
+                request = request._replace(method="HEAD")
+            head = parse_head(data)
+            body = Body(self.wire, head)
+            path, query = split_target(head.target)
+            host = head.headers.get("host", "localhost")
+            request = Request(head.method, path, query, head.headers,
+                              body.read, client, f"http://{host}/")
+        except HTTPError as error:
+            LOG.info("%s sent a bad request: %s", client, error.detail)
+            self.wire.send(message(request, head, error_response(
+                request, error), None, False))
+            self.wire.linger()
+            return False
+        # All of it is a head: the request has no body, and none follows.
+        is_alone = body.ended and len(self.wire.buffer) == len(data) + 4
+        return self.reply(request, head, body,
+                          self.wire.buffer if is_alone else b"")
+
+    def reply(self, request: Request, head: Head, body: Body,
+              sole_head: bytes) -> bool:
+        """Send the answer to a request; tell whether another may follow."""
+        changes = self.server.app.directories.changes.seen()
+        started = time.monotonic()
+        response, file = answer(self.server.app, request)
+        drained = body.drain()
+        keep = drained and wants_more(head) and not self.server.is_stopping
+        with contextlib.ExitStack() as files:
+            if file:
+                files.enter_context(file)
+            data = message(request, head, response, file, keep)
+            if keep and sole_head and is_repeatable(
+                    self.server.app.config, request, response):
+                self.ready.put(sole_head, Ready(changes, started, data),
+                               len(sole_head) + len(data))
+            self.wire.send(data)
+            if file and isinstance(response.body, FileSlice) \
+                    and response.body.length > SMALL_FILE:
+                keep = self.send_file(file, response.body) and keep
+        if not drained:
+            self.wire.linger()
+        self.request.settimeout(None)
+        return keep and not self.server.is_stopping
+
+    def send_file(self, file: BinaryIO, part: FileSlice) -> bool:
+        """Send a part of a file; False when the file shrank meanwhile."""
+        self.request.settimeout(SEND_TIMEOUT)
+        sent = self.request.sendfile(file, part.start, part.length)
+        return bool(sent == part.length)
+
+
+def is_repeatable(config: Config, request: Request,
+                  response: Response) -> bool:
+    """Tell whether an answer may go to the same request a moment later."""
+    return request.method in ("GET", "HEAD") \
+        and response.status in (200, 206, 302, 304) \
+        and (request.method == "HEAD" or not is_large(response)) \
+        and not (config.auther and request.user != "-") \
+        and not LOG.isEnabledFor(logging.INFO)  # each request has its line
 
 
 if sys.version_info >= (3, 7):
@@ -5024,9 +5204,16 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, app: App) -> None:
         self.app = app
-        self.connections: Dict[Connection, bool] = {}  # is it answering?
+        self.connections: Set[Connection] = set()
         self.changed = threading.Condition()
+        self.count = 0  # of connections, with those that only just began
+        self.refused: Deque[socket.socket] = collections.deque()
+        self.tend_at = 0.0  # monotonic
         self.is_stopping = False
+        self.parent = 0  # of a worker: its supervisor
+        # For clients, and for trusted proxies: they get other answers.
+        self.ready: Tuple[Recent[Ready], Recent[Ready]] = (
+            Recent(REPEAT_LIMIT), Recent(REPEAT_LIMIT))
         host, port = app.config.host, app.config.port
         self.address_family, address = resolve(host, port)
         try:
@@ -5045,6 +5232,12 @@ class Server(ThreadingHTTPServer):
         TCPServer.server_bind(self)
         self.server_name = str(self.server_address[0])
         self.server_port = self.server_address[1]
+        # Another worker may be faster to accept what is waiting.
+        self.socket.setblocking(False)
+
+    def ready_for(self, client: str) -> "Recent[Ready]":
+        proxies = self.app.config.trusted_proxies
+        return self.ready[bool(proxies) and is_trusted(client, proxies)]
 
     def get_request(self) -> Tuple[socket.socket, Any]:
         try:
@@ -5061,14 +5254,64 @@ class Server(ThreadingHTTPServer):
         else:
             LOG.exception("the connection of %s failed", client_address[0])
 
-    def note(self, connection: Connection, is_busy: bool) -> None:
-        """Note whether a connection answers, or waits for a request."""
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer a connection in a thread of its own, or not at all."""
         with self.changed:
-            self.connections[connection] = is_busy
+            self.count += 1
+            is_full = self.count > self.app.config.max_connections \
+                and not self.make_room()
+        if not is_full:
+            super().process_request(request, client_address)
+            return
+        with contextlib.suppress(OSError):
+            request.setblocking(False)
+            request.send(BUSY)
+            request.shutdown(socket.SHUT_WR)
+        # Closed at once, what the client still sends would destroy it.
+        self.refused.append(request)
+        if len(self.refused) > REFUSED_LIMIT:
+            self.shutdown_request(self.refused.popleft())
+
+    def make_room(self) -> bool:
+        """End the connection that waits longest; False when none waits."""
+        waiting = [connection for connection in self.connections
+                   if connection.waits_since]
+        if not waiting:
+            return False
+        oldest = min(waiting, key=lambda connection: connection.waits_since)
+        oldest.waits_since = 0.0
+        oldest.wire.end_wait()
+        return True
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        with self.changed:
+            self.count -= 1
+
+    def service_actions(self) -> None:
+        """End connections that wait too long; called every POLL_INTERVAL."""
+        now = time.monotonic()
+        if now < self.tend_at:
+            return
+        self.tend_at = now + TEND_INTERVAL
+        if self.parent and self.parent != os.getppid():
+            LOG.error("stopping: the supervisor is gone")
+            os.kill(os.getpid(), signal.SIGTERM)
+        while self.refused:
+            self.shutdown_request(self.refused.popleft())
+        with self.changed:
+            for connection in self.connections:
+                since = connection.waits_since
+                if since and now - since > IDLE_TIMEOUT:
+                    connection.wire.end_wait()
+
+    def register(self, connection: Connection) -> None:
+        with self.changed:
+            self.connections.add(connection)
 
     def forget(self, connection: Connection) -> None:
         with self.changed:
-            del self.connections[connection]
+            self.connections.discard(connection)
             self.changed.notify_all()
 
     def stop(self) -> None:
@@ -5076,9 +5319,9 @@ class Server(ThreadingHTTPServer):
         self.server_close()
         with self.changed:
             self.is_stopping = True
-            for connection, is_busy in self.connections.items():
-                if not is_busy:
-                    connection.wire.close()
+            for connection in self.connections:
+                if connection.waits_since:
+                    connection.wire.end_wait()
             self.changed.wait_for(lambda: not self.connections, GRACE)
 
     @property
@@ -5110,35 +5353,160 @@ def resolve(host: str, port: int) -> Tuple[socket.AddressFamily, Any]:
     return family, address
 
 
+# === 21  Workers ============================================================
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+MANY_FILES = 65536  # as many as anybody needs
+# Seconds that a thread waits for the interpreter before it insists.  With the
+# usual 5 ms, one that reads archives would make others wait so long, and 32
+# connections get a third less through.
+SWITCH_INTERVAL = 0.0005
+
+
 def serve(app: App, announce: Callable[[str], None]) -> None:
     """Serve until SIGTERM or ^C; tell when it is up, in one line.
 
     A second signal does not wait for running answers.
+
+    Raises:
+        UsageError: the address cannot be used, or there are no processes.
     """
-    def stop(number: int, frame: Any) -> None:
-        for number in signals:
-            signal.signal(number, signal.SIG_DFL)
-        # It waits for the loop that this thread is in.
-        threading.Thread(target=server.shutdown, daemon=True).start()
-    signals = signal.SIGTERM, signal.SIGINT
+    workers = app.config.workers or os.cpu_count() or 1
+    if workers > 1 and not hasattr(os, "fork"):
+        raise UsageError(
+            f"--workers {workers} needs fork(), which this system does not "
+            "have; leave it away")
+    allow_many_files()
     server = Server(app)
-    for number in signals:
-        signal.signal(number, stop)
     if not app.config.read_only:
         remove_leftovers(app.config.roots[0])
     snapshot = app.directories.fresh()
-    app.warmer.start()
     prefix = re.sub("^https?://[^/]+", "", app.config.server_base_url)
-    announce(f"Serving {len(snapshot.projects)} projects from "
-             f"{', '.join(app.config.roots)} at "
-             f"{server.url.rstrip('/')}{prefix}/")
+    line = (f"Serving {len(snapshot.projects)} projects from "
+            f"{', '.join(app.config.roots)} at "
+            f"{server.url.rstrip('/')}{prefix}/")
+    if workers == 1:
+        serve_alone(server, lambda: announce(line))
+    else:
+        app.directories.changes.share(workers)
+        Supervisor(server, workers).run(lambda: announce(line))
+
+
+def serve_alone(server: Server, announce: Callable[[], None],
+                is_first: bool = True) -> None:
+    """Serve in this process; `is_first` of those that share a socket."""
+    def stop(number: int, frame: Any) -> None:
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_DFL)
+        # It waits for the loop that this thread is in.
+        threading.Thread(target=server.shutdown, daemon=True).start()
+    for number in STOPPING:
+        signal.signal(number, stop)
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    if is_first:
+        server.app.warmer.start()
+    give_back_memory()
+    announce()
     server.serve_forever(POLL_INTERVAL)
     LOG.info("stopping")
     server.stop()
-    app.warmer.stop()
+    server.app.warmer.stop()
 
 
-# === 20  WSGI ===============================================================
+class Supervisor:
+    """Keeps a number of workers alive that accept from one socket."""
+
+    def __init__(self, server: Server, workers: int) -> None:
+        self.server = server
+        self.idle = set(range(workers))    # places that have no worker
+        self.busy: Dict[int, Tuple[int, float]] = {}  # by process id
+        self.is_stopping = False
+
+    def run(self, announce: Callable[[], None]) -> None:
+        """Return when the last worker ended after a signal."""
+        for number in STOPPING:
+            signal.signal(number, self.stop)
+        if hasattr(signal, "SIGHUP"):
+            reopen = signal.getsignal(signal.SIGHUP)
+            signal.signal(signal.SIGHUP, functools.partial(
+                self.reopen_log, reopen))
+        self.start()
+        announce()
+        while self.busy:
+            process, status = os.waitpid(-1, 0)
+            place, started = self.busy.pop(process, (None, 0.0))
+            if place is None:
+                continue
+            self.idle.add(place)
+            if not self.is_stopping:
+                LOG.error("worker %d ended with status %d; another takes "
+                          "its place", process, status)
+                if time.monotonic() - started < 1:
+                    time.sleep(1)  # it would fail again at once
+            self.start()
+
+    def start(self) -> None:
+        """Fork what is missing, while no signal can come between."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        while self.idle and not self.is_stopping:
+            place = min(self.idle)
+            process = os.fork()
+            if not process:
+                self.work(place)
+            self.idle.remove(place)
+            self.busy[process] = place, time.monotonic()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+
+    def work(self, place: int) -> None:
+        """Be a worker; never return."""
+        def begin() -> None:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        status = 1
+        try:
+            self.busy.clear()  # they are no children of this process
+            self.server.parent = os.getppid()
+            self.server.app.directories.changes.place = place
+            serve_alone(self.server, begin, place == 0)
+            status = 0
+        except Exception:
+            LOG.exception("a worker failed")
+        finally:
+            for handler in LOG.handlers:
+                handler.flush()
+            os._exit(status)
+
+    def stop(self, number: int, frame: Any) -> None:
+        self.is_stopping = True
+        self.tell(number)
+
+    def reopen_log(self, reopen: Any, number: int, frame: Any) -> None:
+        reopen(number, frame)
+        self.tell(number)
+
+    def tell(self, number: int) -> None:
+        for process in self.busy:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, number)
+
+
+def allow_many_files() -> None:
+    """Raise the limit of open files, which is often 1024, to the maximum."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource  # not on Windows
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = hard if 0 < hard < MANY_FILES else MANY_FILES
+        if 0 < soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def give_back_memory() -> None:
+    """Return what compiling this file took, which is a third of it all."""
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes
+        ctypes.CDLL(None).malloc_trim(0)  # of glibc
+
+
+# === 22  WSGI ===============================================================
 
 
 class FileBlocks:
@@ -5440,7 +5808,7 @@ WSGI_SERVERS: Dict[str, Tuple[str, Callable[[Any, Any, str, int], None]]] = {
     "paste": ("paste.httpserver", serve_paste)}
 
 
-# === 21  Update =============================================================
+# === 23  Update =============================================================
 
 CONNECTIONS = 8        # to the upstream index at once; pip has one, uv 50
 UPSTREAM_TIMEOUT = 30  # seconds
@@ -5880,7 +6248,7 @@ def check_downloads(update: Update) -> bool:
     return is_fine and bool(found)
 
 
-# === 22  Command line =======================================================
+# === 24  Command line =======================================================
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -842,6 +842,9 @@ class TestTimeouts(unittest.TestCase):
         self.assertTrue(8 < SLOW_HEAD.seconds < 13, SLOW_HEAD.seconds)
 
 
+REQUEST = pypi_server.Request("GET", "/", "", {}, io.BytesIO().read, "", "")
+
+
 class TestHead(unittest.TestCase):
     def test_line_break_in_a_header_is_never_sent(self):
         """http.server does not check: whoever writes a head must."""
@@ -849,13 +852,13 @@ class TestHead(unittest.TestCase):
                            ("X\r\nY", "a"), ("X", "a\0b")):
             response = pypi_server.Response(200, ((name, text),))
             with self.assertRaises(ValueError):
-                pypi_server.head_bytes(response, response.headers)
+                pypi_server.message(REQUEST, None, response, None, True)
 
     def test_reason_cannot_break_the_line(self):
         for reason in "a\r\nX: y", "a\nb":
             response = pypi_server.Response(200, (), b"", reason)
             with self.assertRaises(ValueError):
-                pypi_server.head_bytes(response, ())
+                pypi_server.message(REQUEST, None, response, None, True)
 
     def test_logging_is_quiet_by_default(self):
         self.assertIsInstance(pypi_server.LOG, logging.Logger)
