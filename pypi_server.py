@@ -5274,6 +5274,8 @@ class Server(ThreadingHTTPServer):
             return super().get_request()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                with self.changed:
+                    self.make_room()
                 time.sleep(0.1)  # the caller would try again at once
             raise
 
@@ -5290,9 +5292,15 @@ class Server(ThreadingHTTPServer):
             self.count += 1
             is_full = self.count > self.app.config.max_connections \
                 and not self.make_room()
-        if not is_full:
-            super().process_request(request, client_address)
+        if is_full:
+            self.refuse(request)
             return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:  # the system has no more threads
+            self.refuse(request)
+
+    def refuse(self, request: socket.socket) -> None:
         with contextlib.suppress(OSError):
             request.setblocking(False)
             request.send(BUSY)
