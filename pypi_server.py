@@ -2938,6 +2938,7 @@ class Tree:
 # === 13  Directories ========================================================
 
 CHECK_INTERVAL = 0.3  # seconds that an answer may be older than the disk
+SLOW_INTERVAL = 0.7   # the same where it takes long to look
 # seconds between two looks of the thread that reads ahead of requests
 WARM_INTERVAL = 1.0
 # Files whose answers are kept in memory; each costs about 1 KiB with its
@@ -3146,9 +3147,9 @@ class Directories:
             # Files may have been replaced: nothing made of it holds.
             self.tree.change(())
         now = time.monotonic()
-        # A slow disk is asked less often, a second at the most.
+        # A slow disk is asked less often.
         self.check_at = now + max(
-            CHECK_INTERVAL, min(5 * (now - started), 1.0))
+            CHECK_INTERVAL, min(5 * (now - started), SLOW_INTERVAL))
 
     def index(self) -> Snapshot:
         """Return a snapshot that is complete.
@@ -5074,7 +5075,7 @@ TEND_INTERVAL = 1    # between two looks for connections that wait too long
 # Seconds that an answer serves for the same request again, and those that it
 # does so at most, while a thread makes it anew.
 REPEAT = 0.1
-REPEAT_AT_MOST = 0.3
+REPEAT_AT_MOST = 0.2
 REPEAT_LIMIT = 32 * 1024 ** 2  # bytes of all such answers
 REFUSED_LIMIT = 100  # connections that are closed a moment after a 503
 # Connections that wait to be accepted; uv opens 80 at once.
