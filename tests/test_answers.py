@@ -382,7 +382,7 @@ class TestAnswers(AnswersTestCase):
                     "/simple/broken/"))
 
     def test_bug_is_a_logged_500(self):
-        app = self.app._replace(directories=None)
+        app = self.app._replace(pages=None)
         for way in (call, call_socket):
             with self.assertLogs("pypi_server", "ERROR") as logs:
                 answer = way(app, "GET", "/simple/?secret")
