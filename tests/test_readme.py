@@ -1,255 +1,397 @@
 """Every command of README.md works as it stands there.
 
-The blocks that are indented by four spaces are taken from the guide and run,
-with another home, another port and another project in place of those that
-the guide names.  A command that is new in the guide fails here until there
-is a test for it.
+The commands of a section run in its order, in a home of their own.  Only
+what belongs to a place is replaced: the address of the server, the name of a
+project, and the directories of the system.  A section with a command that no
+test takes fails here.
 """
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
 import unittest
 
-from tests import archives, toolbox
-from tests.helpers import READY, SCRIPT, ServerProcess
+import pypi_server
+from tests import archives, guide, mirror, toolbox
+from tests.helpers import READY, SCRIPT, ServerProcess, wait_for
+from tests.test_accounts import SHA
+from tests.test_recipes import program
 
-TOP = os.path.dirname(SCRIPT)
-PROGRAMS = ("python3", "pip", "uv", "scp", "twine", "gunicorn")
-# They run this very test, or measure.
-TESTS = ("python3 -m tests", "python3 -m tests.benchmark",
-         "python3 -m unittest")
-
-
-def blocks():
-    """Return the indented blocks of the guide."""
-    with open(os.path.join(TOP, "README.md"), encoding="utf-8") as file:
-        text = file.read()
-    return [re.sub("(?m)^    ", "", found) for found in re.findall(
-        r"(?m)(?<=\n\n)((?:    .*\n|\n(?=    ))+)", text)]
-
-
-def commands():
-    return [line for block in blocks() for line in block.splitlines()
-            if line.partition(" ")[0] in PROGRAMS]
-
-
-def block_with(text):
-    """Return the only block with a text."""
-    found = [block for block in blocks() if text in block]
-    if len(found) != 1:
-        raise AssertionError("%r is in %d blocks" % (text, len(found)))
-    return found[0]
+LOCAL = "http://localhost:8080/"
+SECRET = "secret"
+REQUIREMENT = "demo"
+# They run this very test, or measure, or are the form of others.
+SPOKEN = {
+    "pypi_server.py": ["python3 -m tests"],
+    "Options": ["python3 pypi_server.py run [OPTIONS] [DIRECTORY ...]"]}
+PYPROJECT = """\
+[build-system]
+requires = ["flit_core >=3.2"]
+build-backend = "flit_core.buildapi"
+[project]
+name = "demo"
+version = "1.0"
+description = "A demo"
+"""
 
 
 class ReadmeTestCase(unittest.TestCase):
+    """A home with packages/ and dist/, and the programs that users have."""
+
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        self.home = folder.name
+        self.home = os.path.realpath(folder.name)
         self.root = os.path.join(self.home, "packages")
         self.dist = os.path.join(self.home, "dist")
         os.mkdir(self.root)
+        shutil.copy(SCRIPT, self.home)
         # No client must go beyond the loopback, nor read what is at home.
         self.environment = {
             name: text for name, text in os.environ.items()
-            if not name.upper().startswith(("PIP_", "UV_", "TWINE_"))}
+            if not re.match("(?i)PIP_|UV_|TWINE_|POETRY_|PDM_|.*_proxy$",
+                            name)}
+        path = self.environment["PATH"]
         self.environment.update(
-            HOME=self.home, PIP_CONFIG_FILE=os.devnull, UV_NO_CONFIG="1",
-            UV_CACHE_DIR=os.path.join(self.home, "uv"), NO_COLOR="1",
+            HOME=self.home, NO_COLOR="1", COLUMNS="300",
+            UV_CACHE_DIR=os.path.join(self.home, "uv"),
+            UV_PYTHON=sys.executable, UV_PYTHON_DOWNLOADS="never",
             PIP_NO_CACHE_DIR="1", PIP_DISABLE_PIP_VERSION_CHECK="1",
-            XDG_CACHE_HOME=os.path.join(self.home, "cache"))
+            PIP_CONFIG_FILE=os.devnull, PYTHON_KEYRING_BACKEND=
+            "keyring.backends.null.Keyring",
+            XDG_CACHE_HOME=os.path.join(self.home, "cache"),
+            PATH=os.path.join(self.home, "bin") + os.pathsep
+            + path)
+        self.write("bin/python3", '#!/bin/sh\nexec "%s" "$@"\n' % (
+            toolbox.command("tools") or sys.executable))
 
-    def put(self, folder, version="1.0"):
+    def install(self, environment, *names):
+        """Put commands of an environment of the toolbox on the PATH."""
+        for name in names:
+            self.write("bin/" + name, '#!/bin/sh\nexec "%s" "$@"\n' % (
+                toolbox.require(environment, name)))
+
+    def write(self, name, text):
+        path = os.path.join(self.home, name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as file:
+            file.write(text)
+        os.chmod(path, 0o700)
+        return path
+
+    def put(self, folder, version="1.0", name=REQUIREMENT):
         return archives.put(
-            folder, archives.wheel_filename("demo", version),
-            archives.wheel("demo", version))
+            folder, archives.wheel_filename(name, version, "py3-none-any"),
+            archives.wheel(name, version))
 
-    def run_command(self, command, program=None, url=None, **more):
-        """Run a command of the guide in a shell; return what it printed."""
-        self.assertIn(command, commands())
-        words = command.replace("PROJECT", "demo").replace(
-            "host:packages/", self.root + "/")
-        if url:
-            words = words.replace("http://localhost:8080/", url)
-        if program:
-            words = program + words[words.index(" "):]
-        words = words.replace(" pypi_server.py ", " %s " % SCRIPT)
-        return self.run_shell(words, **more)
+    def commands(self, title, first=""):
+        """Return the commands of a section, but for those of SPOKEN."""
+        return [command for command in guide.commands(title)
+                if command not in SPOKEN.get(title, ())
+                and command.startswith(first)]
 
-    def run_shell(self, words, environment=None, stdin=""):
+    def command(self, title, first):
+        """Return the command of a section that begins so."""
+        found = self.commands(title, first)
+        self.assertEqual(1, len(found), found)
+        return found[0]
+
+    def run_command(self, command, url=LOCAL, stdin="", status=0, **more):
+        """Run a command in a shell; return what it printed."""
+        words = command.replace(LOCAL, url).replace("PROJECT", REQUIREMENT)
         process = subprocess.Popen(
             words, shell=True, cwd=self.home, stdin=subprocess.PIPE,
-            env=dict(self.environment, **(environment or {})),
+            env=dict(self.environment, **more),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             universal_newlines=True)
         output, _ = process.communicate(stdin, timeout=120)
-        self.assertEqual(0, process.returncode, words + "\n" + output)
+        self.assertEqual(status, process.returncode, words + "\n" + output)
         return output
-
-    def server(self, *options):
-        return ServerProcess("--disable-fallback", *(options + (self.root,)))
-
-
-class TestCommands(ReadmeTestCase):
-    def test_no_command_is_forgotten(self):
-        """Those below, and no others."""
-        self.assertEqual({
-            "python3 pypi_server.py run ~/packages",
-            "python3 -m tests",
-            "pip install --index-url http://localhost:8080/simple/ PROJECT",
-            "uv pip install --default-index http://localhost:8080/simple/ "
-            "PROJECT",
-            "scp dist/* host:packages/",
-            "twine upload --repository-url http://localhost:8080/ dist/*",
-            "uv publish --publish-url http://localhost:8080/ dist/*",
-            "python3 pypi_server.py run [OPTIONS] [DIRECTORY ...]",
-            "python3 pypi_server.py passwd ~/htpasswd joe",
-            "python3 pypi_server.py run -P ~/htpasswd ~/packages",
-            "python3 pypi_server.py update ~/packages",
-            "gunicorn 'pypi_server:app(root=\"/srv/packages\")'",
-        }, set(commands()))
 
     def start(self, command, *options):
         """Start a `run` of the guide on another port; return its URL."""
-        self.assertIn(command, commands())
-        words = command.split()
+        words = shlex.split(command.replace("~", self.home))
+        self.assertEqual("python3", words[0])
         process = subprocess.Popen(
-            [sys.executable, SCRIPT] + [
-                word.replace("~", self.home) for word in words[2:]]
+            [sys.executable] + words[1:]
             + ["-p", "0", "-H", "127.0.0.1"] + list(options),
-            env=self.environment, stdout=subprocess.PIPE,
-            universal_newlines=True)
+            env=self.environment, cwd=self.home, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, universal_newlines=True)
         self.addCleanup(process.communicate, timeout=60)
         self.addCleanup(process.terminate)
         found = READY.match(process.stdout.readline())
         self.assertTrue(found)
         return found.group(1)
 
-    def test_run(self):
-        """It makes the directory."""
-        os.rmdir(self.root)
-        self.start("python3 pypi_server.py run ~/packages")
-        self.assertTrue(os.path.isdir(self.root))
+    def server(self, *options):
+        return ServerProcess("--disable-fallback", *(options + (self.root,)))
 
-    def test_install_with_pip(self):
-        python = toolbox.require("tools")
-        self.put(self.root)
-        with self.server() as server:
-            # Not into the environment of the tests.
-            self.run_command(
-                "pip install --index-url http://localhost:8080/simple/ "
-                "PROJECT", python + " -m pip", server.url,
-                environment={"PIP_TARGET": "site"})
+
+class TestGuide(unittest.TestCase):
+    def test_no_command_is_forgotten(self):
+        """Each section with commands has a test."""
+        with_commands = {
+            section.title for section in guide.sections().values()
+            if set(section.commands) - set(SPOKEN.get(section.title, ()))}
+        self.assertEqual({
+            "pypi_server.py", "Five minutes: an index with accounts",
+            "The directory", "Accounts", "systemd", "In a container",
+            "Behind a reverse proxy", "TLS", "Backup",
+            "Hosts without internet", "Newer releases upstream",
+            "Python API"}, with_commands)
+
+    def test_changes_come_last(self):
+        titles = [title for level, title in re.findall(
+            r"(?m)^(##?) (.*)$", guide.read())]
+        self.assertEqual("Changes", titles[-1])
+
+
+class TestCommands(ReadmeTestCase):
+    def test_first_screen(self):
+        """Run, install with pip and uv, copy, upload with twine and uv."""
+        run, pip, uv, scp, twine, publish = self.commands("pypi_server.py")
+        self.install("tools", "pip", "uv", "twine")
+        os.rmdir(self.root)
+        url = self.start(run, "-a", ".", "-P", ".")
+        self.put(self.dist)
+        self.assertTrue(scp.startswith("scp "))
+        # Without a host it copies on the same machine.
+        self.run_command(scp.replace("host:", "") if shutil.which("scp")
+                         else "cp dist/* packages/")
+        wait_for(lambda: self.is_listed(url, "demo-1.0"), "it is listed")
+        self.run_command(pip, url, PIP_TARGET="site")
         self.assertTrue(os.path.exists(
             os.path.join(self.home, "site", "demo.py")))
-
-    def test_install_with_uv(self):
-        uv = toolbox.require("tools", "uv")
-        self.put(self.root)
-        with self.server() as server:
-            self.run_shell("%s venv -p %s env" % (uv, sys.executable))
-            self.run_command(
-                "uv pip install --default-index "
-                "http://localhost:8080/simple/ PROJECT", uv, server.url,
-                environment={"VIRTUAL_ENV": os.path.join(self.home, "env")})
-
-    def test_drop(self):
-        """scp without a host copies on the same machine."""
-        self.put(self.dist)
-        self.run_shell("scp dist/* %s/ || cp dist/* %s/" % (
-            self.root, self.root))
-        self.assertEqual(os.listdir(self.dist), os.listdir(self.root))
-
-    def test_upload_with_an_account(self):
-        """From the password file to an upload with twine and with uv."""
-        twine = toolbox.require("tools", "twine")
-        uv = toolbox.require("tools", "uv")
-        self.run_command(
-            "python3 pypi_server.py passwd ~/htpasswd joe", sys.executable,
-            stdin="secret\n")
-        url = self.start(
-            "python3 pypi_server.py run -P ~/htpasswd ~/packages")
-        self.put(self.dist)
-        self.run_command(
-            "twine upload --repository-url http://localhost:8080/ dist/*",
-            twine, url, environment={
-                "TWINE_USERNAME": "joe", "TWINE_PASSWORD": "secret"})
+        self.run_command("uv venv -q env")
+        self.run_command(uv, url, VIRTUAL_ENV=os.path.join(self.home, "env"))
         self.put(self.dist, "2.0")
-        self.run_command(
-            "uv publish --publish-url http://localhost:8080/ dist/*", uv, url,
-            environment={"UV_PUBLISH_USERNAME": "joe",
-                         "UV_PUBLISH_PASSWORD": "secret"})
+        self.run_command(twine, url, TWINE_USERNAME="-", TWINE_PASSWORD="-")
+        self.put(self.dist, "3.0")
+        self.run_command(publish, url, UV_PUBLISH_USERNAME="-",
+                         UV_PUBLISH_PASSWORD="-")
         self.assertEqual(sorted(os.listdir(self.dist)),
                          sorted(os.listdir(self.root)))
 
+    def is_listed(self, url, text, user=None):
+        command = ["curl", "-s", url + "simple/demo/"]
+        return text in subprocess.run(
+            command + (["-u", user] if user else []),
+            stdout=subprocess.PIPE).stdout.decode()
+
+    def test_five_minutes(self):
+        if not mirror.is_complete():
+            self.skipTest("the mirror, which has flit_core, is missing")
+        self.install("tools", "pip", "twine")
+        passwd, run, build, upload, install, closed = self.commands(
+            "Five minutes: an index with accounts")
+        self.run_command(passwd, stdin=SECRET + "\n")
+        url = self.start(run)
+        self.write("pyproject.toml", PYPROJECT)
+        self.write("demo.py", "")
+        with ServerProcess(mirror.FOLDER) as index:
+            self.run_command(build, PIP_INDEX_URL=index.url + "simple/")
+        self.run_command(upload, url, TWINE_PASSWORD=SECRET)
+        self.assertEqual(["demo-1.0-py3-none-any.whl", "demo-1.0.tar.gz"],
+                         sorted(os.listdir(self.root)))
+        self.run_command(install, url, PIP_TARGET="site")
+        self.assertTrue(os.path.exists(
+            os.path.join(self.home, "site", "demo.py")))
+        url = self.start(closed)
+        for path in "simple/", "packages/demo-1.0.tar.gz":
+            for user, status in (("joe:" + SECRET, "200"), ("joe:x", "401")):
+                self.assertEqual(status, self.run_command(
+                    "curl -s -o got -w '%%{http_code}' -u %s %s%s" % (
+                        user, url, path)))
+
+    def test_companion_files(self):
+        reason, status, touch = self.commands("The directory")
+        self.put(self.root)
+        for command in reason, status, touch:
+            self.run_command(command)
+        with self.server() as server:
+            headers = {"Accept": "application/vnd.pypi.simple.v1+json"}
+            page = wait_for(lambda: [
+                server.get("simple/demo/", headers).body.decode()
+                for _ in (1,) if b"demo-1.0" in server.get(
+                    "simple/demo/", headers).body], "listed")[0]
+        for text in ('"yanked":"breaks Windows"', '"status":"archived"',
+                     '"reason":"use demo2"', '"2024-02-29T12:00:00'):
+            self.assertIn(text, page.replace('": ', '":'))
+
+    def test_accounts(self):
+        add, remove = self.commands("Accounts")
+        path = os.path.join(self.home, "htpasswd")
+        self.run_command(add, stdin=SECRET + "\n")
+        with open(path) as file:
+            self.assertRegex(file.read(), r"^joe:\$")
+        self.run_command(remove)
+        with open(path) as file:
+            self.assertEqual("", file.read())
+
+    def test_proxied(self):
+        command, = self.commands("Behind a reverse proxy")
+        self.write("htpasswd", "joe:%s\n" % SHA)
+        self.put(self.root)
+        url = self.start(command)
+        wait_for(lambda: self.is_listed(url, "demo-1.0"), "it is listed")
+        self.assertIn("https://x.example/p/packages/demo", self.run_command(
+            "curl -s -H 'X-Forwarded-Host: x.example' -H 'X-Forwarded-Proto:"
+            " https' -H 'X-Forwarded-Prefix: /p' %spypi/demo/json" % url))
+
+    def test_backup(self):
+        save, restore = self.commands("Backup")
+        self.put(self.root)
+        os.utime(os.path.join(self.root, os.listdir(self.root)[0]), (1, 1))
+        self.write("htpasswd", "joe:%s\n" % SHA)
+        self.run_command(save)
+        shutil.rmtree(self.root)
+        os.unlink(os.path.join(self.home, "htpasswd"))
+        self.run_command(restore)
+        name, = os.listdir(self.root)
+        self.assertEqual(1, os.stat(os.path.join(self.root, name)).st_mtime)
+        url = self.start(self.commands("Behind a reverse proxy")[0])
+        wait_for(lambda: self.is_listed(url, "demo-1.0"), "it is listed")
+
+    def test_transfer(self):
+        """With an index that stands for PyPI, and a directory for the gap."""
+        self.install("tools", "pip")
+        download, copy, digest, pack, other, unpack, check, run = \
+            self.commands("Hosts without internet")
+        archives.put(self.root, "demo-1.0-py3-none-any.whl", archives.wheel(
+            "demo", "1.0", requires=["binary"]))
+        for tag in "cp311-cp311-manylinux_2_28_x86_64", "py3-none-any":
+            name = "binary-%d.0-%s.whl" % (2 if "cp311" in tag else 1, tag)
+            archives.put(self.root, name, archives.wheel(
+                "binary", name[7:10]))
+        self.write("requirements.txt", "demo\n")
+        with self.server() as upstream:
+            index = upstream.url + "simple/"
+            wait_for(lambda: len(upstream.get("simple/binary/").body) > 400,
+                     "listed")
+            self.run_command(other, PIP_INDEX_URL=index)
+            self.assertEqual([
+                "binary-2.0-cp311-cp311-manylinux_2_28_x86_64.whl",
+                "demo-1.0-py3-none-any.whl"], sorted(os.listdir(
+                    os.path.join(self.home, "bundle"))))
+            self.run_command(download, PIP_INDEX_URL=index)
+        for command in copy, digest, pack:
+            self.run_command(command)
+        shutil.rmtree(os.path.join(self.home, "bundle"))
+        self.run_command(unpack)
+        self.assertNotIn("FAILED", self.run_command(check))
+        self.assertIn(" run --disable-fallback bundle", run)
+        url = self.start(run)
+        wait_for(lambda: self.is_listed(url, "demo-1.0"), "it is listed")
+        self.run_command("pip install --index-url %ssimple/ demo" % url,
+                         PIP_TARGET="site")
+        with open(os.path.join(self.home, "bundle", "SHA256SUMS"), "r+") \
+                as file:
+            file.write("0")
+        self.assertIn("FAILED", self.run_command(check, status=1))
+
     def test_update(self):
+        command, = self.commands("Newer releases upstream")
         self.put(self.root)
         self.put(os.path.join(self.home, "upstream"), "2.0")
         with ServerProcess(os.path.join(self.home, "upstream")) as upstream:
-            command = "python3 pypi_server.py update ~/packages"
-            self.assertIn(command, commands())
-            printed = self.run_shell(command.replace(
-                "python3 pypi_server.py", "%s %s" % (
-                    sys.executable, SCRIPT))
-                + " --index-url %ssimple/" % upstream.url)
+            printed = self.run_command(
+                command + " --index-url %ssimple/" % upstream.url)
         self.assertIn("demo==2.0", printed)
 
+    def test_gunicorn(self):
+        """What it is told to load is an application."""
+        command, = self.commands("Python API")
+        words = shlex.split(command)
+        module, _, call = words[1].partition(":")
+        self.assertEqual(["gunicorn", "pypi_server"], [words[0], module])
+        application = eval(call.replace("/srv/packages", self.root),
+                           vars(pypi_server))
+        self.assertTrue(callable(application))
 
-class TestConfigurations(ReadmeTestCase):
-    """What the guide says to write into files of clients."""
 
-    def write(self, name, text, url):
-        path = os.path.join(self.home, name)
-        with open(path, "w") as file:
-            file.write(text.replace("http://localhost:8080/", url))
-        return path
+class TestService(ReadmeTestCase):
+    """The way to a unit that is enabled, below another root directory."""
 
-    def test_pip_conf(self):
-        python = toolbox.require("tools")
-        self.put(self.root)
-        with self.server() as server:
-            path = self.write("pip.conf", block_with("[global]"), server.url)
-            self.run_shell(
-                "%s -m pip download --no-deps -d got demo" % python,
-                environment={"PIP_CONFIG_FILE": path})
+    def test_systemd(self):
+        if os.geteuid():
+            self.skipTest("only root may make users and give files away")
+        for name, package in (("useradd", "passwd"),
+                              ("systemctl", "systemd")):
+            program(name, package)
+        import pwd
+        user = pwd.getpwnam("nobody")
+        os.chmod(self.home, 0o755)
+        for folder in "opt", "etc/systemd/system", "var/lib/pypi-server":
+            os.makedirs(os.path.join(self.home, folder))
+        for name in "passwd", "group":
+            self.write("etc/" + name, "")
+        os.chown(os.path.join(self.home, "var/lib/pypi-server"),
+                 user.pw_uid, user.pw_gid)
+        self.write("pypi-server.service", self.at_home(
+            guide.recipe("pypi-server.service")).replace(
+                "User=pypi-server", "User=nobody"))
+        for command in self.commands("systemd"):
+            self.run_command(self.at_home(command).replace(
+                "useradd ", "useradd --prefix %s " % self.home).replace(
+                "systemctl enable --now", "systemctl --root=%s enable"
+                % self.home).replace("chown pypi-server", "chown nobody"),
+                stdin=SECRET + "\n")
+        self.assertIn("pypi-server.service", os.listdir(os.path.join(
+            self.home, "etc/systemd/system/multi-user.target.wants")))
+        self.check_unit(user)
 
-    def test_uv_toml(self):
-        uv = toolbox.require("tools", "uv")
-        self.put(self.root)
-        with self.server() as server:
-            self.write("uv.toml", block_with("[[index]]"), server.url)
-            del self.environment["UV_NO_CONFIG"]
-            self.write("requirements.in", "demo\n", server.url)
-            self.assertIn("demo==1.0", self.run_shell(
-                "%s pip compile requirements.in" % uv))
+    def at_home(self, text):
+        return re.sub(r"(?<=[ =])/(opt|etc|var)/(?=\w)",
+                      lambda found: self.home + found.group(), text)
 
-    def test_poetry(self):
-        poetry = toolbox.require("poetry", "poetry")
-        self.put(self.root)
-        with self.server() as server:
-            self.write("pyproject.toml", (
-                '[project]\nname = "app"\nversion = "1"\n'
-                'requires-python = ">=3.10"\ndependencies = ["demo"]\n\n'
-                + block_with("[[tool.poetry.source]]")), server.url)
-            self.run_shell("%s lock --no-interaction" % poetry)
-            with open(os.path.join(self.home, "poetry.lock")) as file:
-                self.assertIn(server.url + "simple", file.read())
-
-    def test_pypirc(self):
-        twine = toolbox.require("tools", "twine")
+    def check_unit(self, user):
+        """Run its command as its user, who can upload."""
+        text = re.sub(r"\\\n\s*", "", self.at_home(
+            guide.recipe("pypi-server.service")))
+        command = re.search("ExecStart=(.*)", text).group(1)
+        for old, new in (
+                ("/usr/bin/python3", "python3"), (" -p 8080", ""),
+                ("${CACHE_DIRECTORY}", self.home + "/none"),
+                ("${STATE_DIRECTORY}", self.home + "/var/lib/pypi-server")):
+            self.assertIn(old, command)
+            command = command.replace(old, new)
+        command = "setpriv --reuid %d --regid %d --clear-groups %s " \
+            "-p 0 -H 127.0.0.1" % (user.pw_uid, user.pw_gid, command)
+        process = subprocess.Popen(
+            shlex.split(command.replace("python3", "/usr/bin/python3")),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            universal_newlines=True)
+        self.addCleanup(process.communicate, timeout=60)
+        self.addCleanup(process.terminate)
+        url = READY.match(process.stdout.readline()).group(1)
+        self.install("tools", "twine")
         self.put(self.dist)
-        with self.server("-a", ".", "-P", ".") as server:
-            self.write(".pypirc", block_with("[distutils]"), server.url)
-            self.run_shell("%s upload -r local dist/*" % twine)
-        self.assertEqual(os.listdir(self.dist), os.listdir(self.root))
+        self.run_command(
+            self.command("pypi_server.py", "twine"), url,
+            TWINE_USERNAME="joe", TWINE_PASSWORD=SECRET)
+        self.assertEqual(os.listdir(self.dist), os.listdir(
+            os.path.join(self.home, "var/lib/pypi-server")))
 
-    def test_python_api(self):
-        code = block_with("auther=").replace("/srv/packages", self.root)
-        self.run_shell("%s -" % sys.executable, stdin=code, environment={
-            "PYTHONPATH": TOP})
+
+class TestContainer(unittest.TestCase):
+    """Parsed only; tests of the image build it and run what is in it."""
+
+    def test_commands(self):
+        build, *runs = guide.commands("In a container")
+        self.assertEqual("docker build -t pypi-server .", build)
+        for command in runs:
+            words = shlex.split(command)
+            at = len(words) - 1 - words[::-1].index("pypi-server")
+            arguments = words[at + 1:] or ["run"]
+            parsed = pypi_server.make_parser().parse_args(arguments)
+            self.assertEqual("run", parsed.command)
+            self.assertIn("-v ~/packages:/data/packages", command)
+            if "-P" in arguments:
+                self.assertIn(":%s:ro" % parsed.password_file, command)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,6 @@
 """The recipes of the guide, with the real programs where they are installed.
 
-A recipe is the block of README.md after a line that ends with its name and
-a colon, as in "`nginx.conf`:"; those that the guide does not have are files
-in tests/recipes/.  A program that is missing skips its tests and names the
-package of Debian.
+A program that is missing skips its tests and names the package of Debian.
 """
 
 import configparser
@@ -23,13 +20,12 @@ from urllib.parse import urljoin, urlsplit
 
 import pypi_server
 from tests import archives, forms, toolbox
+from tests.guide import recipe
 from tests.helpers import (
-    HERE, SCRIPT, Answer, ServerProcess, SharedTestCase, anchors, wait_for,
+    SCRIPT, Answer, ServerProcess, SharedTestCase, anchors, wait_for,
 )
 from tests.processes import Process, free_port
 
-README = os.path.join(os.path.dirname(HERE), "README.md")
-RECIPES = os.path.join(HERE, "recipes")
 PLACES = os.environ.get("PATH", "").split(os.pathsep) + [
     "/usr/sbin", "/sbin", "/usr/local/sbin"]
 FILES = {
@@ -49,19 +45,6 @@ def program(name, package):
         raise unittest.SkipTest("%s is not installed: apt-get install %s"
                                 % (name, package))
     return path
-
-
-def recipe(name):
-    """Return the text of a recipe."""
-    with open(README, encoding="utf-8") as file:
-        readme = file.read()
-    found = re.search(
-        r"^[^\n]*`%s`[^\n]*:\n\n(?:```\w*\n(.*?)\n```|((?:    [^\n]*\n|\n)+))"
-        % re.escape(name), readme, re.MULTILINE | re.DOTALL)
-    if found:
-        return found.group(1) or re.sub("(?m)^    ", "", found.group(2))
-    with open(os.path.join(RECIPES, name), encoding="utf-8") as file:
-        return file.read()
 
 
 class Proxy:
@@ -494,24 +477,6 @@ class TestContainers(unittest.TestCase):
             vars(pypi_server.make_parser().parse_args(
                 shlex.split(service["command"])))
         self.assertIn("-P", services["closed"]["command"])
-
-
-class TestClients(unittest.TestCase):
-    """Files of clients that the guide shows are what clients can parse."""
-
-    def test_ini_files(self):
-        with open(README, encoding="utf-8") as file:
-            text = file.read()
-        for name, section, option in (
-                ("pip.conf", "global", "index-url"),
-                (".pypirc", "local", "repository")):
-            found = re.search(
-                r"%s`[^\n]*:\n\n((?:    [^\n]*\n|\n)+)" % re.escape(name),
-                text)
-            self.assertTrue(found, name)
-            parser = configparser.RawConfigParser()
-            parser.read_string(re.sub("(?m)^    ", "", found.group(1)))
-            self.assertTrue(parser[section][option].startswith("http"))
 
 
 if __name__ == "__main__":
