@@ -19,7 +19,7 @@ import pypi_server
 from tests import archives, guide, mirror, toolbox
 from tests.helpers import READY, SCRIPT, ServerProcess, wait_for
 from tests.test_accounts import SHA
-from tests.test_recipes import program
+from tests.test_recipes import Nginx, program
 
 LOCAL = "http://localhost:8080/"
 SECRET = "secret"
@@ -36,6 +36,7 @@ build-backend = "flit_core.buildapi"
 name = "demo"
 version = "1.0"
 description = "A demo"
+requires-python = ">=3"
 """
 
 
@@ -53,8 +54,8 @@ class ReadmeTestCase(unittest.TestCase):
         # No client must go beyond the loopback, nor read what is at home.
         self.environment = {
             name: text for name, text in os.environ.items()
-            if not re.match("(?i)PIP_|UV_|TWINE_|POETRY_|PDM_|.*_proxy$",
-                            name)}
+            if not re.match("(?i)PIP_|UV_|TWINE_|POETRY_|PDM_|SSL_|.*_proxy$"
+                            "|.*_CA_BUNDLE$", name)}
         path = self.environment["PATH"]
         self.environment.update(
             HOME=self.home, NO_COLOR="1", COLUMNS="300",
@@ -375,6 +376,61 @@ class TestService(ReadmeTestCase):
             TWINE_USERNAME="joe", TWINE_PASSWORD=SECRET)
         self.assertEqual(os.listdir(self.dist), os.listdir(
             os.path.join(self.home, "var/lib/pypi-server")))
+
+
+class TestTls(ReadmeTestCase):
+    """nginx in front, with a certificate that only its owner knows."""
+
+    def test_clients(self):
+        openssl = program("openssl", "openssl")
+        self.install("tools", "pip", "uv", "twine")
+        self.put(self.root)
+        self.run_command(
+            openssl + " req -x509 -nodes -newkey rsa:2048 -days 2 -keyout "
+            "key.pem -out ca.pem -subj /CN=localhost "
+            "-addext subjectAltName=DNS:localhost")
+        text = guide.recipe("nginx-tls.conf")
+        for old, new in (("/etc/ssl/packages.pem", "ca.pem"),
+                         ("/etc/ssl/packages.key", "key.pem")):
+            self.assertIn(old, text)
+            text = text.replace(old, os.path.join(self.home, new))
+        self.assertIn("listen 443 ssl;", text)
+        pip, uv, twine = self.commands("TLS")
+        with ServerProcess("-a", ".", "-P", ".", "--trusted-proxy",
+                           "127.0.0.1", self.root) as server:
+            wait_for(lambda: b"demo-1.0" in server.get("simple/demo/").body,
+                     "listed")
+            site = guide.recipe("nginx.conf").replace("listen 80;", text)
+            with Nginx(server, "", site) as front:
+                url = "https://localhost:%d/" % front.port
+                self.check(url, pip, uv, twine)
+                self.assertIn(url + "packages/demo", self.run_command(
+                    "curl -s --cacert ca.pem %spypi/demo/json" % url))
+
+    def check(self, url, pip, uv, twine):
+        def ask(command, **more):
+            return self.run_command(command.replace(
+                "https://packages.example.org/", url), **more)
+        self.assertIn("SSL", ask(pip.replace("--cert ca.pem", ""), status=1,
+                                 PIP_RETRIES="0"))
+        ask(pip, PIP_TARGET="site")
+        self.write("pip.conf", "[global]\ncert = %s/ca.pem\n" % self.home)
+        self.assertIn("`cert = /etc/ssl/ca.pem`", guide.read())
+        ask(pip.replace("--cert ca.pem", ""), PIP_TARGET="again",
+            PIP_CONFIG_FILE=os.path.join(self.home, "pip.conf"))
+        self.run_command("uv venv -q env")
+        ask(uv, VIRTUAL_ENV=os.path.join(self.home, "env"))
+        self.put(self.dist, "2.0")
+        ask(twine, TWINE_USERNAME="-", TWINE_PASSWORD="-")
+        self.assertIn("demo-2.0-py3-none-any.whl", os.listdir(self.root))
+        self.assertRegex(guide.read(), "`ca_cert =\\s+/etc/ssl/ca.pem`")
+        self.write(".pypirc", (
+            "[distutils]\nindex-servers = local\n[local]\nrepository = %s\n"
+            "username = -\npassword = -\nca_cert = %s/ca.pem\n") % (
+                url, self.home))
+        self.put(self.dist, "3.0")
+        ask("twine upload -r local dist/*")
+        self.assertIn("demo-3.0-py3-none-any.whl", os.listdir(self.root))
 
 
 class TestContainer(unittest.TestCase):

@@ -91,7 +91,8 @@ class Proxy:
 class Nginx(Proxy):
     def command(self):
         server = self.text.replace(
-            "listen 80;", "listen 127.0.0.1:%d;" % self.port)
+            "listen 80;", "listen 127.0.0.1:%d;" % self.port).replace(
+            "listen 443 ", "listen 127.0.0.1:%d " % self.port)
         # As root it would serve as a user that cannot read the folder.
         user = "user root;" if hasattr(os, "geteuid") \
             and os.geteuid() == 0 else ""
@@ -336,6 +337,19 @@ class TestProxies(SharedTestCase):
         self.assertNotIn("evil", found["urls"][0]["url"])
 
 
+class TestWindows(unittest.TestCase):
+    def test_commands_of_nssm(self):
+        """Parsed only: the options are those of the program."""
+        first, *settings = recipe("nssm.cmd").splitlines()
+        words = first.split()
+        self.assertEqual(["nssm", "install", "pypi-server"], words[:3])
+        self.assertTrue(words[4].endswith("\\pypi_server.py"))
+        found = pypi_server.make_parser().parse_args(words[5:])
+        self.assertEqual(("run", 8080), (found.command, found.port))
+        for line in settings:
+            self.assertRegex(line, r"^nssm (set|start) pypi-server")
+
+
 class TestSystemd(unittest.TestCase):
     def unit(self):
         folder = tempfile.TemporaryDirectory()
@@ -472,6 +486,7 @@ class TestContainers(unittest.TestCase):
         services = found["services"]
         self.assertEqual({"open", "closed"}, set(services))
         for service in services.values():
+            self.assertEqual(".", service["build"])
             self.assertTrue(service["read_only"])
             self.assertEqual(["ALL"], service["cap_drop"])
             vars(pypi_server.make_parser().parse_args(

@@ -59,6 +59,7 @@ ENVIRONMENTS = {
     "easy_install": OLD,
     "setuptools_40": OLD,
     "servers": RECENT,
+    "accounts": RECENT,
     "lint": RECENT,
 }
 LINT = "lint"  # not a client: .ci/run installs it with this file's main
