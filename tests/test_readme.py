@@ -378,30 +378,35 @@ class TestService(ReadmeTestCase):
             os.path.join(self.home, "var/lib/pypi-server")))
 
 
-class TestTls(ReadmeTestCase):
+class TlsTestCase(ReadmeTestCase):
     """nginx in front, with a certificate that only its owner knows."""
 
-    def test_clients(self):
-        openssl = program("openssl", "openssl")
-        self.install("tools", "pip", "uv", "twine")
-        self.put(self.root)
+    def front(self, server):
+        """Return the nginx of the guide with TLS for localhost."""
         self.run_command(
-            openssl + " req -x509 -nodes -newkey rsa:2048 -days 2 -keyout "
-            "key.pem -out ca.pem -subj /CN=localhost "
-            "-addext subjectAltName=DNS:localhost")
+            program("openssl", "openssl") + " req -x509 -nodes -newkey "
+            "rsa:2048 -days 2 -keyout key.pem -out ca.pem -subj "
+            "/CN=localhost -addext subjectAltName=DNS:localhost")
         text = guide.recipe("nginx-tls.conf")
         for old, new in (("/etc/ssl/packages.pem", "ca.pem"),
                          ("/etc/ssl/packages.key", "key.pem")):
             self.assertIn(old, text)
             text = text.replace(old, os.path.join(self.home, new))
         self.assertIn("listen 443 ssl;", text)
+        return Nginx(server, "", guide.recipe("nginx.conf").replace(
+            "listen 80;", text))
+
+
+class TestTls(TlsTestCase):
+    def test_clients(self):
+        self.install("tools", "pip", "uv", "twine")
+        self.put(self.root)
         pip, uv, twine = self.commands("TLS")
         with ServerProcess("-a", ".", "-P", ".", "--trusted-proxy",
                            "127.0.0.1", self.root) as server:
             wait_for(lambda: b"demo-1.0" in server.get("simple/demo/").body,
                      "listed")
-            site = guide.recipe("nginx.conf").replace("listen 80;", text)
-            with Nginx(server, "", site) as front:
+            with self.front(server) as front:
                 url = "https://localhost:%d/" % front.port
                 self.check(url, pip, uv, twine)
                 self.assertIn(url + "packages/demo", self.run_command(
