@@ -182,7 +182,8 @@ class TestUploads(TroubleTestCase):
             self.see("the hash of", server.logged())
             self.see("a valid user", self.upload(server.url))
             self.write("htpasswd", "joe:%s\n" % SHA)
-            self.see("a valid user", self.upload(server.url, TWINE_PASSWORD="x"))
+            self.see("a valid user", self.upload(
+                server.url, TWINE_PASSWORD="x"))
             self.see_no_more("a valid user", self.upload(server.url, 0))
 
     def test_exists(self):
