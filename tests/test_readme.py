@@ -143,7 +143,7 @@ class TestGuide(unittest.TestCase):
             "The directory", "Accounts", "systemd", "In a container",
             "Behind a reverse proxy", "TLS", "Backup",
             "Hosts without internet", "Newer releases upstream",
-            "Python API"}, with_commands)
+            "Coming from pypiserver", "Python API"}, with_commands)
 
     def test_changes_come_last(self):
         titles = [title for level, title in re.findall(

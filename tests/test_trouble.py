@@ -265,6 +265,10 @@ class TestTransport(TroubleTestCase):
                 command, status=1))
             self.see_no_more("is not a trusted", self.run_command(
                 command + " --trusted-host packages.example.org"))
+            self.write("pip.conf", "[global]\ntrusted-host = "
+                       "packages.example.org\n")
+            self.see_no_more("is not a trusted", self.run_command(
+                command, PIP_CONFIG_FILE=self.home + "/pip.conf"))
 
 
     def test_unknown_authority(self):

@@ -60,6 +60,7 @@ ENVIRONMENTS = {
     "setuptools_40": OLD,
     "servers": RECENT,
     "accounts": RECENT,
+    "pypi_uploader": RECENT,
     "lint": RECENT,
 }
 LINT = "lint"  # not a client: .ci/run installs it with this file's main
