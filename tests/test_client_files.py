@@ -86,6 +86,18 @@ class TestPip(FilesTestCase):
                 self.check(PIP_INDEX_URL=other.url + "simple/",
                            PIP_EXTRA_INDEX_URL=index)
 
+    def test_two_indexes(self):
+        """Why the guide says not to: the higher version of a stranger."""
+        self.put(self.dist, "9.0")
+        url = self.serve()
+        with ServerProcess("--disable-fallback", self.dist) as other:
+            wait_for(lambda: texts(other.get("simple/demo/").body), "listed")
+            self.run_command("pip download -q -d got demo",
+                             PIP_INDEX_URL=url + "simple/",
+                             PIP_EXTRA_INDEX_URL=other.url + "simple/")
+        self.assertEqual(["demo-9.0-py3-none-any.whl"],
+                         os.listdir(self.home + "/got"))
+
     def test_netrc(self):
         url = self.closed()
         name = self.place(".netrc", ".netrc", url)

@@ -424,7 +424,11 @@ class TestTls(TlsTestCase):
         ask(pip.replace("--cert ca.pem", ""), PIP_TARGET="again",
             PIP_CONFIG_FILE=os.path.join(self.home, "pip.conf"))
         self.run_command("uv venv -q env")
-        ask(uv, VIRTUAL_ENV=os.path.join(self.home, "env"))
+        environment = {"VIRTUAL_ENV": os.path.join(self.home, "env")}
+        ask(uv, **environment)
+        self.assertIn("`--allow-insecure-host`", guide.read())
+        ask(uv.partition(" ")[2] + " --reinstall --allow-insecure-host "
+            "localhost", **environment)
         self.put(self.dist, "2.0")
         ask(twine, TWINE_USERNAME="-", TWINE_PASSWORD="-")
         self.assertIn("demo-2.0-py3-none-any.whl", os.listdir(self.root))
