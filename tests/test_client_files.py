@@ -130,6 +130,19 @@ class TestPip(FilesTestCase):
                             UV_DEFAULT_INDEX=index))
 
 
+class FallbackTest:
+    """A project that is not here comes from the fallback."""
+
+    def test_fallback(self):
+        self.put(self.dist)
+        with ServerProcess("--disable-fallback", self.dist) as other, \
+                ServerProcess("--fallback-url", other.url + "simple/",
+                              self.root) as server:
+            wait_for(lambda: texts(other.get("simple/demo/").body), "listed")
+            self.assertEqual(302, server.get("simple/demo/").status)
+            self.check(server.url)
+
+
 class TestUv(FilesTestCase):
     def setUp(self):
         super().setUp()
@@ -176,7 +189,7 @@ class TestUv(FilesTestCase):
         self.assertIn("demo-2.0-py3-none-any.whl", os.listdir(self.root))
 
 
-class TestPoetry(FilesTestCase):
+class TestPoetry(FallbackTest, FilesTestCase):
     def setUp(self):
         super().setUp()
         self.install("poetry", "poetry")
@@ -199,7 +212,7 @@ class TestPoetry(FilesTestCase):
                    POETRY_HTTP_BASIC_LOCAL_PASSWORD="secret")
 
 
-class TestPdm(FilesTestCase):
+class TestPdm(FallbackTest, FilesTestCase):
     def setUp(self):
         super().setUp()
         self.install("pdm", "pdm")
