@@ -38,6 +38,8 @@ pidfile {folder}/pid
 database mdb
 suffix "dc=example,dc=org"
 directory {folder}/database
+TLSCertificateFile {folder}/ca.pem
+TLSCertificateKeyFile {folder}/key.pem
 """
 ENTRIES = """\
 dn: dc=example,dc=org
@@ -112,6 +114,12 @@ class TestLdap(AutherTestCase):
     def start_slapd(self):
         """Return the port of a directory that knows joe."""
         slapd = program("slapd", "slapd")
+        subprocess.check_output(
+            [program("openssl", "openssl"), "req", "-x509", "-nodes",
+             "-newkey", "rsa:2048", "-keyout", "key.pem", "-out", "ca.pem",
+             "-subj", "/CN=localhost", "-addext",
+             "subjectAltName=DNS:localhost"], cwd=self.folder,
+            stderr=subprocess.STDOUT)
         configuration = self.write("slapd.conf", SLAPD)
         os.mkdir(os.path.join(self.folder, "database"))
         subprocess.check_output(
@@ -120,27 +128,40 @@ class TestLdap(AutherTestCase):
         port = free_port()
         self.slapd = Process(
             [slapd, "-f", configuration, "-d", "0", "-h",
-             "ldap://127.0.0.1:%d" % port], port, self.folder)
+             "ldaps://127.0.0.1:%d" % port], port, self.folder)
         self.slapd.__enter__()
         self.addCleanup(self.slapd.__exit__)
         return port
 
     def test_guide(self):
-        url = "ldap://127.0.0.1:%d" % self.start_slapd()
+        url = "ldaps://localhost:%d" % self.start_slapd()
+        command, port = self.application(
+            "accounts_ldap.py", ("ldaps://ldap.example.org", url))
+        headers, body = forms.post([(":action", "submit")])
+
+        def status(credentials):
+            return server.get("/", dict(headers, **credentials), "POST",
+                              body).status
+        with Process(command, port, self.folder, SSL_CERT_FILE=os.path.join(
+                self.folder, "ca.pem")) as server:
+            self.assertEqual(200, status(JOE))
+            for credentials in DENIED:
+                self.assertEqual(401, status(credentials))
+            self.assertEqual(200, server.get("/simple/").status)
+            # A directory that is down lets nobody in.
+            self.slapd.stop()
+            self.assertEqual(500, status(JOE))
+
+    def test_directory_of_somebody_else(self):
+        """Its certificate is checked."""
+        url = "ldaps://localhost:%d" % self.start_slapd()
         command, port = self.application(
             "accounts_ldap.py", ("ldaps://ldap.example.org", url))
         with Process(command, port, self.folder) as server:
             headers, body = forms.post([(":action", "submit")])
-            for credentials, status in [(JOE, 200)] + [
-                    (pair, 401) for pair in DENIED]:
-                answer = server.get("/", dict(headers, **credentials),
-                                    "POST", body)
-                self.assertEqual(status, answer.status, answer.body)
-            self.assertEqual(200, server.get("/simple/").status)
-            # A directory that is down lets nobody in.
-            self.slapd.stop()
-            self.assertEqual(500, server.get(
-                "/", dict(headers, **JOE), "POST", body).status)
+            answer = server.get("/", dict(headers, **JOE), "POST", body)
+            self.assertEqual(500, answer.status)
+            self.assertIn("CERTIFICATE_VERIFY_FAILED", server.printed())
 
 
 class TestWsgi(AutherTestCase):

@@ -445,18 +445,28 @@ class TestTls(TlsTestCase):
 class TestContainer(unittest.TestCase):
     """Parsed only; tests of the image build it and run what is in it."""
 
+    def parse(self, words):
+        """Return what the program makes of the words behind the image."""
+        at = len(words) - 1 - words[::-1].index("pypi-server")
+        return vars(pypi_server.make_parser().parse_args(
+            words[at + 1:] or ["run"]))
+
     def test_commands(self):
-        build, *runs = guide.commands("In a container")
-        self.assertEqual("docker build -t pypi-server .", build)
-        for command in runs:
-            words = shlex.split(command)
-            at = len(words) - 1 - words[::-1].index("pypi-server")
-            arguments = words[at + 1:] or ["run"]
-            parsed = pypi_server.make_parser().parse_args(arguments)
-            self.assertEqual("run", parsed.command)
-            self.assertIn("-v ~/packages:/data/packages", command)
-            if "-P" in arguments:
-                self.assertIn(":%s:ro" % parsed.password_file, command)
+        build, *runs = map(shlex.split, guide.commands("In a container"))
+        self.assertEqual("docker build -t pypi-server .".split(), build)
+        image = guide.recipe("Dockerfile")
+        for words in runs:
+            parsed = self.parse(words)
+            mounted = [words[at + 1].partition(":")[2]
+                       for at, word in enumerate(words) if word == "-v"]
+            self.assertEqual(parsed["command"] == "run",
+                             "/data/packages" in mounted)
+            # Volumes get the owner that their place has in the image.
+            for place in mounted:
+                self.assertRegex(image, r"mkdir.* %s\b.*chown" % place)
+            if "password_file" in parsed:
+                self.assertIn(os.path.dirname(parsed["password_file"]),
+                              mounted)
 
 
 if __name__ == "__main__":

@@ -491,7 +491,12 @@ class TestContainers(unittest.TestCase):
             self.assertEqual(["ALL"], service["cap_drop"])
             vars(pypi_server.make_parser().parse_args(
                 shlex.split(service["command"])))
-        self.assertIn("-P", services["closed"]["command"])
+        self.assertIn("-P /data/accounts/", services["closed"]["command"])
+        for service in services.values():
+            for volume in service["volumes"]:
+                name = volume.partition(":")[0]
+                self.assertTrue(name.startswith("./")
+                                or name in found["volumes"], volume)
 
 
 if __name__ == "__main__":
