@@ -143,7 +143,7 @@ class TestGuide(unittest.TestCase):
             "The directory", "Accounts", "systemd", "In a container",
             "Behind a reverse proxy", "TLS", "Backup",
             "Hosts without internet", "Newer releases upstream",
-            "Coming from pypiserver", "Python API"}, with_commands)
+            "Coming from pypiserver", "Other servers"}, with_commands)
 
     def test_changes_come_last(self):
         titles = [title for level, title in re.findall(
@@ -305,7 +305,7 @@ class TestCommands(ReadmeTestCase):
 
     def test_gunicorn(self):
         """What it is told to load is an application."""
-        command, = self.commands("Python API")
+        command, = self.commands("Other servers")
         words = shlex.split(command)
         module, _, call = words[1].partition(":")
         self.assertEqual(["gunicorn", "pypi_server"], [words[0], module])
