@@ -6,6 +6,7 @@ project, and the directories of the system.  A section with a command that no
 test takes fails here.
 """
 
+import glob
 import os
 import re
 import shlex
@@ -60,7 +61,7 @@ class ReadmeTestCase(unittest.TestCase):
         self.environment.update(
             HOME=self.home, NO_COLOR="1", COLUMNS="300",
             UV_CACHE_DIR=os.path.join(self.home, "uv"),
-            UV_PYTHON=sys.executable, UV_PYTHON_DOWNLOADS="never",
+            UV_PYTHON_DOWNLOADS="never",
             PIP_NO_CACHE_DIR="1", PIP_DISABLE_PIP_VERSION_CHECK="1",
             PIP_CONFIG_FILE=os.devnull, PYTHON_KEYRING_BACKEND=
             "keyring.backends.null.Keyring",
@@ -167,8 +168,10 @@ class TestCommands(ReadmeTestCase):
         self.run_command(pip, url, PIP_TARGET="site")
         self.assertTrue(os.path.exists(
             os.path.join(self.home, "site", "demo.py")))
-        self.run_command("uv venv -q env")
+        self.run_command("uv venv -q -p %s env" % sys.executable)
         self.run_command(uv, url, VIRTUAL_ENV=os.path.join(self.home, "env"))
+        self.assertTrue(glob.glob(os.path.join(
+            self.home, "env", "lib", "*", "site-packages", "demo.py")))
         self.put(self.dist, "2.0")
         self.run_command(twine, url, TWINE_USERNAME="-", TWINE_PASSWORD="-")
         self.put(self.dist, "3.0")
@@ -260,7 +263,7 @@ class TestCommands(ReadmeTestCase):
     def test_transfer(self):
         """With an index that stands for PyPI, and a directory for the gap."""
         self.install("tools", "pip")
-        download, copy, digest, pack, other, unpack, check, run = \
+        download, other, copy, digest, pack, unpack, check, run = \
             self.commands("Hosts without internet")
         archives.put(self.root, "demo-1.0-py3-none-any.whl", archives.wheel(
             "demo", "1.0", requires=["binary"]))
@@ -289,6 +292,14 @@ class TestCommands(ReadmeTestCase):
         wait_for(lambda: self.is_listed(url, "demo-1.0"), "it is listed")
         self.run_command("pip install --index-url %ssimple/ demo" % url,
                          PIP_TARGET="site")
+        # Once more, over the first.
+        self.put(os.path.join(self.home, "bundle"), "2.0")
+        for command in digest, pack:
+            self.run_command(command)
+        os.unlink(os.path.join(
+            self.home, "bundle", "demo-2.0-py3-none-any.whl"))
+        self.run_command(unpack)
+        wait_for(lambda: self.is_listed(url, "demo-2.0"), "it is listed")
         with open(os.path.join(self.home, "bundle", "SHA256SUMS"), "r+") \
                 as file:
             file.write("0")
@@ -378,17 +389,28 @@ class TestService(ReadmeTestCase):
             os.path.join(self.home, "var/lib/pypi-server")))
 
 
+# An authority and a certificate of it; some clients take no other.
+OPENSSL = """\
+set -e
+openssl req -x509 -nodes -newkey rsa:2048 -days 2 -keyout ca.key \
+    -out ca.pem -subj "/CN=Our authority" -addext keyUsage=keyCertSign
+openssl req -nodes -newkey rsa:2048 -keyout key.pem -out request.pem \
+    -subj /CN=localhost
+printf "subjectAltName=DNS:localhost\\nauthorityKeyIdentifier=keyid\\n" >names
+openssl x509 -req -in request.pem -days 2 -CA ca.pem -CAkey ca.key \
+    -CAcreateserial -extfile names -out cert.pem
+"""
+
+
 class TlsTestCase(ReadmeTestCase):
     """nginx in front, with a certificate that only its owner knows."""
 
     def front(self, server):
         """Return the nginx of the guide with TLS for localhost."""
-        self.run_command(
-            program("openssl", "openssl") + " req -x509 -nodes -newkey "
-            "rsa:2048 -days 2 -keyout key.pem -out ca.pem -subj "
-            "/CN=localhost -addext subjectAltName=DNS:localhost")
+        program("openssl", "openssl")
+        self.run_command(OPENSSL)
         text = guide.recipe("nginx-tls.conf")
-        for old, new in (("/etc/ssl/packages.pem", "ca.pem"),
+        for old, new in (("/etc/ssl/packages.pem", "cert.pem"),
                          ("/etc/ssl/packages.key", "key.pem")):
             self.assertIn(old, text)
             text = text.replace(old, os.path.join(self.home, new))
@@ -423,7 +445,7 @@ class TestTls(TlsTestCase):
         self.assertIn("`cert = /etc/ssl/ca.pem`", guide.read())
         ask(pip.replace("--cert ca.pem", ""), PIP_TARGET="again",
             PIP_CONFIG_FILE=os.path.join(self.home, "pip.conf"))
-        self.run_command("uv venv -q env")
+        self.run_command("uv venv -q -p %s env" % sys.executable)
         environment = {"VIRTUAL_ENV": os.path.join(self.home, "env")}
         ask(uv, **environment)
         self.assertIn("`--allow-insecure-host`", guide.read())
