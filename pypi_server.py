@@ -69,7 +69,7 @@ import zipfile
 import zlib
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from socketserver import TCPServer, ThreadingMixIn
+from socketserver import ThreadingMixIn
 from typing import (
     AbstractSet, Any, BinaryIO, Callable, Deque, Dict, FrozenSet, Generic,
     Iterable, Iterator, List, Mapping, Match, NamedTuple, Optional, Pattern,
@@ -2695,6 +2695,8 @@ class FactCache:
 # A directory may change again within the tick of its own time stamp, so it
 # is listed again until the stamp has been seen for this long ...
 RACY = 2.1
+# ... for certain after this long, where times are finer than a second ...
+TICK = 0.05
 # ... but not where the stamp is older than any wrong clock would make it.
 LONG_AGO = 60
 
@@ -2704,8 +2706,20 @@ class Listing(NamedTuple):
 
     stamp: Tuple[int, int, int]  # mtime_ns, ctime_ns, inode
     since: float           # monotonic; when this stamp was first seen
+    listed: float          # monotonic
     names: FrozenSet[str]  # of files
     folders: Tuple[str, ...]
+
+
+def stamp_of(found: os.stat_result) -> Tuple[int, int, int]:
+    # rsync and tar set the modification time back when they are done.
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def is_final(listing: Listing, racy: float) -> bool:
+    """Tell whether a listing has all that its time stamp stands for."""
+    return listing.listed - listing.since > racy \
+        or time.time() - max(listing.stamp[:2]) / 1e9 > LONG_AGO
 
 
 class Snapshot(NamedTuple):
@@ -2896,20 +2910,31 @@ class Tree:
         """Return the listing of a directory, read anew if it changed."""
         path = f"{root}/{directory}"
         found = os.stat(path)
-        # rsync and tar set the modification time back when they are done.
-        stamp = found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+        stamp = stamp_of(found)
         known = self.listings.get((root, directory))
-        since = time.monotonic()
+        listed = since = time.monotonic()
         if known and known.stamp == stamp:
-            if since - known.since > RACY \
-                    or time.time() - max(
-                        found.st_mtime, found.st_ctime) > LONG_AGO:
+            if is_final(known, RACY):
                 return known
             since = known.since
         names, folders = self.scan(path)
         if known and known.names == names:
             names = known.names
-        return Listing(stamp, since, names, folders)
+        return Listing(stamp, since, listed, names, folders)
+
+    def is_current(self, root: str) -> bool:
+        """Tell, at the cost of one look, whether a root has no new names.
+
+        What comes and goes below it is not looked at.
+        """
+        known = self.listings.get((root, ""))
+        try:
+            stamp = stamp_of(os.stat(root))
+        except OSError:
+            return False
+        is_coarse = stamp[1] % 10 ** 9 == 0
+        return known is not None and known.stamp == stamp \
+            and is_final(known, RACY if is_coarse else TICK)
 
     def scan(self, path: str) -> Tuple[FrozenSet[str], Tuple[str, ...]]:
         """List one directory: (names of files, names of directories).
@@ -3106,6 +3131,7 @@ class Directories:
 
     def __init__(self, roots: Sequence[str], cache: FactCache,
                  algorithms: Iterable[str]) -> None:
+        self.roots = roots
         self.tree = Tree(roots)
         self.reader = Reader(cache)
         self.algorithms = frozenset(algorithms)
@@ -3152,6 +3178,18 @@ class Directories:
         # A slow disk is asked less often.
         self.check_at = now + max(
             CHECK_INTERVAL, min(5 * (now - started), SLOW_INTERVAL))
+
+    def catch_up(self) -> None:
+        """See at once what processes without shared memory have changed.
+
+        They leave a mark, see changed(); what is put into directories by
+        hand shows a moment later, as always.
+        """
+        if not self.tree.is_current(self.roots[0]):
+            with self.lock:
+                self.tree.refresh()
+                # Files may have been replaced: nothing made of it holds.
+                self.tree.change(())
 
     def index(self) -> Snapshot:
         """Return a snapshot that is complete.
@@ -3335,12 +3373,16 @@ class Directories:
         """
         with self.alone(archive.project), self.alone(archive.path):
             self.reader.cache.put(archive.path, place(), facts)
+            self.reader.cache.flush()  # other processes need not read it
             self.reader.note(archive.path, "")
             self.changed(archive, {archive.filename})
 
     def changed(self, archive: Archive, added: Iterable[str],
                 removed: Iterable[str] = ()) -> None:
         """Show new names beside an archive, and do without some paths."""
+        if (archive.root, archive.directory) != (self.roots[0], ""):
+            with contextlib.suppress(OSError):
+                os.utime(self.roots[0])  # the mark for catch_up()
         self.fresh()
         with self.lock:
             self.tree.patch(archive.root, archive.directory, frozenset(added),
@@ -4790,6 +4832,8 @@ END_OF_WAIT = socket.SHUT_RD if os.name != "nt" else socket.SHUT_RDWR
 TLS_HANDSHAKE = b"\x16\x03"  # RFC 8446, 5.1: type and version of a record
 # A body that nobody read is thrown away up to here, to keep the connection.
 DRAIN_LIMIT = 64 * 1024
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+THREADS = 16  # of servers by others that have a pool of them
 
 
 class Wire:
@@ -5228,12 +5272,86 @@ else:
         daemon_threads = True
 
 
+def resolve(host: str, port: int) -> Tuple[socket.AddressFamily, Any]:
+    """Return the address family and the address to listen on.
+
+    Raises:
+        UsageError: no such host is known.
+    """
+    try:
+        found = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise UsageError(f"--host {host!r} is not an address of this "
+                         f"machine: {error}")
+    # "localhost" is both; what knows only one of them knows IPv4.
+    family, _, _, _, address = min(
+        found, key=lambda entry: entry[0] != socket.AF_INET)
+    return family, address
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        UsageError: that address cannot be had.
+    """
+    family, address = resolve(host, port)
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # On Windows it would let another program take the port as well.
+        if os.name != "nt":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6 and hasattr(socket, "IPV6_V6ONLY"):
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise UsageError(
+            f"cannot listen on {host!r} port {port} ({error.strerror}); "
+            "choose others with --host and --port")
+    return listener
+
+
+def adopt(server: Any, listener: socket.socket) -> None:
+    """Let a server of socketserver use a socket that is bound already.
+
+    It asks no name service, as HTTPServer would, which may take long.
+    """
+    server.socket.close()
+    server.socket = listener
+    server.server_address = listener.getsockname()
+    server.server_name, server.server_port = server.server_address[:2]
+
+
+def banner(app: App, listener: socket.socket) -> str:
+    """Return the line that tells what is served, and where."""
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = "localhost"
+    if ":" in host:
+        host = f"[{host}]"
+    prefix = re.sub("^https?://[^/]+", "", app.config.server_base_url)
+    return (f"Serving {len(app.directories.fresh().projects)} projects from "
+            f"{', '.join(app.config.roots)} at http://{host}:{port}{prefix}/")
+
+
+def on_signals(stop: Callable[[], None]) -> None:
+    """Let SIGTERM and ^C call `stop`; a second signal does not wait."""
+    def start_to_stop(number: int, frame: Any) -> None:
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_DFL)
+        # It may wait for the loop that this thread is in.
+        threading.Thread(target=stop, daemon=True).start()
+    for number in STOPPING:
+        signal.signal(number, start_to_stop)
+
+
 class Server(ThreadingHTTPServer):
     """Accepts connections, each in a thread of its own."""
 
     request_queue_size = BACKLOG
-    # On Windows it would let another program take the port as well.
-    allow_reuse_address = os.name != "nt"
 
     def __init__(self, app: App) -> None:
         self.app = app
@@ -5247,24 +5365,11 @@ class Server(ThreadingHTTPServer):
         # For clients, and for trusted proxies: they get other answers.
         self.ready: Tuple[Recent[Ready], Recent[Ready]] = (
             Recent(REPEAT_LIMIT), Recent(REPEAT_LIMIT))
-        host, port = app.config.host, app.config.port
-        self.address_family, address = resolve(host, port)
-        try:
-            super().__init__(address, Connection)
-        except OSError as error:
-            raise UsageError(
-                f"cannot listen on {host!r} port {port} ({error.strerror}); "
-                "choose others with --host and --port")
+        self.listener = listen(app.config.host, app.config.port)
+        super().__init__(self.listener.getsockname(), Connection)
 
     def server_bind(self) -> None:
-        if self.address_family == socket.AF_INET6 \
-                and hasattr(socket, "IPV6_V6ONLY"):
-            self.socket.setsockopt(
-                socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        # Not HTTPServer's: it asks the name service, which may take long.
-        TCPServer.server_bind(self)
-        self.server_name = str(self.server_address[0])
-        self.server_port = self.server_address[1]
+        adopt(self, self.listener)
         # Another worker may be faster to accept what is waiting.
         self.socket.setblocking(False)
 
@@ -5365,38 +5470,9 @@ class Server(ThreadingHTTPServer):
                     connection.wire.end_wait()
             self.changed.wait_for(lambda: not self.connections, GRACE)
 
-    @property
-    def url(self) -> str:
-        """The address that clients on this machine can use."""
-        host = self.server_name
-        if host in ("0.0.0.0", "::"):
-            host = "localhost"
-        if ":" in host:
-            host = f"[{host}]"
-        return f"http://{host}:{self.server_port}/"
-
-
-def resolve(host: str, port: int) -> Tuple[socket.AddressFamily, Any]:
-    """Return the address family and the address to listen on.
-
-    Raises:
-        UsageError: no such host is known.
-    """
-    try:
-        found = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError) as error:
-        raise UsageError(f"--host {host!r} is not an address of this "
-                         f"machine: {error}")
-    # "localhost" is both; what knows only one of them knows IPv4.
-    family, _, _, _, address = min(
-        found, key=lambda entry: entry[0] != socket.AF_INET)
-    return family, address
-
 
 # === 21  Workers ============================================================
 
-STOPPING = (signal.SIGTERM, signal.SIGINT)
 MANY_FILES = 65536  # as many as anybody needs
 # Seconds that a thread waits for the interpreter before it insists.  With the
 # usual 5 ms, one that reads archives would make others wait so long, and 32
@@ -5406,8 +5482,6 @@ SWITCH_INTERVAL = 0.0005
 
 def serve(app: App, announce: Callable[[str], None]) -> None:
     """Serve until SIGTERM or ^C; tell when it is up, in one line.
-
-    A second signal does not wait for running answers.
 
     Raises:
         UsageError: the address cannot be used, or there are no processes.
@@ -5421,15 +5495,11 @@ def serve(app: App, announce: Callable[[str], None]) -> None:
     server = Server(app)
     if not app.config.read_only:
         remove_leftovers(app.config.roots[0])
-    snapshot = app.directories.fresh()
+    line = banner(app, server.socket)
     if hasattr(gc, "freeze"):  # from Python 3.7
         # What stays need not be looked through again, nor copied by workers.
         gc.collect()
         gc.freeze()
-    prefix = re.sub("^https?://[^/]+", "", app.config.server_base_url)
-    line = (f"Serving {len(snapshot.projects)} projects from "
-            f"{', '.join(app.config.roots)} at "
-            f"{server.url.rstrip('/')}{prefix}/")
     if workers == 1:
         serve_alone(server, lambda: announce(line))
     else:
@@ -5440,13 +5510,7 @@ def serve(app: App, announce: Callable[[str], None]) -> None:
 def serve_alone(server: Server, announce: Callable[[], None],
                 is_first: bool = True) -> None:
     """Serve in this process; `is_first` of those that share a socket."""
-    def stop(number: int, frame: Any) -> None:
-        for number in STOPPING:
-            signal.signal(number, signal.SIG_DFL)
-        # It waits for the loop that this thread is in.
-        threading.Thread(target=server.shutdown, daemon=True).start()
-    for number in STOPPING:
-        signal.signal(number, stop)
+    on_signals(server.shutdown)
     sys.setswitchinterval(SWITCH_INTERVAL)
     if is_first:
         server.app.warmer.start()
@@ -5574,6 +5638,7 @@ def wsgi_app(app: App) -> Callable[..., Iterable[bytes]]:
     def application(environ: Dict[str, Any],
                     start_response: Callable[..., Any]) -> Iterable[bytes]:
         app.warmer.start()
+        app.directories.catch_up()
         file = None
         try:
             request = wsgi_request(environ)
@@ -5755,7 +5820,7 @@ def paste_app_factory(global_config: Mapping[str, Any],
 # Other servers
 
 
-def serve_elsewhere(config: Config) -> None:
+def serve_elsewhere(config: Config, announce: Callable[[str], None]) -> None:
     """Serve with one of the WSGI servers that may be installed.
 
     Raises:
@@ -5769,74 +5834,110 @@ def serve_elsewhere(config: Config) -> None:
             f"--server {config.server} needs {name.partition('.')[0]} for "
             f"this Python ({error}); install it, or leave --server away"
         ) from error
-    if not config.port:
-        raise UsageError(f"--server {config.server} needs a --port")
     app = make_app(config)
+    listener = listen(config.host, config.port)
     if not config.read_only:
         remove_leftovers(app.config.roots[0])
-    print(f"Serving {', '.join(app.config.roots)} with {config.server} at "
-          f"http://{config.host}:{config.port}/", flush=True)
-    try:
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
-            start(module, wsgi_app(app), config.host, config.port)
-    except OSError as error:
-        raise UsageError(
-            f"--server {config.server} cannot listen on {config.host!r} port "
-            f"{config.port} ({error.strerror or error}); choose others with "
-            "--host and --port") from error
+    announce(banner(app, listener))
+    # Those that bring no handler end by this, as at ^C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with contextlib.suppress(KeyboardInterrupt):
+        start(module, wsgi_app(app), listener)
+    app.warmer.stop()
 
 
-def serve_wsgiref(module: Any, application: Any, host: str, port: int
+def serve_wsgiref(module: Any, application: Any, listener: socket.socket
                   ) -> None:
-    module.make_server(host, port, application).serve_forever()
+    class Server(ThreadingMixIn, module.WSGIServer):  # type: ignore[misc]
+        daemon_threads = True
+
+        def server_bind(self) -> None:
+            adopt(self, listener)
+            self.setup_environ()
+
+    class Handler(module.WSGIRequestHandler):  # type: ignore[misc]
+        def log_request(self, *arguments: Any) -> None:
+            """Leave it to the application."""
+
+    server = Server(listener.getsockname(), Handler)
+    server.set_app(application)
+    on_signals(server.shutdown)  # it would take the exception for a bug
+    server.serve_forever(POLL_INTERVAL)
 
 
-def serve_waitress(module: Any, application: Any, host: str, port: int
+def serve_waitress(module: Any, application: Any, listener: socket.socket
                    ) -> None:
     # Its limit of 1 GiB is for others; here it is --max-upload-size.
-    module.serve(application, host=host, port=port, threads=16,
+    module.serve(application, sockets=[listener], threads=THREADS,
                  max_request_body_size=2 ** 62)
 
 
-def serve_gunicorn(module: Any, application: Any, host: str, port: int
+def serve_gunicorn(module: Any, application: Any, listener: socket.socket
                    ) -> None:
     class Standalone(module.BaseApplication):  # type: ignore[misc]
         def load_config(self) -> None:
-            self.cfg.set("bind", f"{host}:{port}")
+            self.cfg.set("bind", f"fd://{listener.detach()}")
             self.cfg.set("worker_class", "gthread")
-            self.cfg.set("threads", 16)
+            self.cfg.set("threads", THREADS)
 
         def load(self) -> Any:
             return application
     Standalone().run()
 
 
-def serve_gevent(module: Any, application: Any, host: str, port: int
+def serve_gevent(module: Any, application: Any, listener: socket.socket
                  ) -> None:
-    module.WSGIServer((host, port), application).serve_forever()
+    gevent = importlib.import_module("gevent")
+    listener.setblocking(False)
+    server = module.WSGIServer(listener, application, log=None)
+    for number in STOPPING:
+        gevent.signal_handler(number, server.stop)
+    server.serve_forever()
 
 
-def serve_cherrypy(module: Any, application: Any, host: str, port: int
+def serve_cherrypy(module: Any, application: Any, listener: socket.socket
                    ) -> None:
-    module.Server((host, port), application, numthreads=16).safe_start()
+    class Server(module.Server):  # type: ignore[misc]
+        def bind(self, *arguments: Any) -> socket.socket:
+            self.socket = listener
+            return listener
+
+    server = Server(listener.getsockname()[:2], application,
+                    numthreads=THREADS, request_queue_size=BACKLOG)
+    on_signals(server.stop)
+    server.start()
 
 
-def serve_twisted(module: Any, application: Any, host: str, port: int
+def serve_twisted(module: Any, application: Any, listener: socket.socket
                   ) -> None:
     loop: Any = importlib.import_module("twisted.internet.reactor")
     site = importlib.import_module("twisted.web.server").Site
-    loop.listenTCP(port, site(module.WSGIResource(
-        loop, loop.getThreadPool(), application)), interface=host)
+
+    def with_end(environ: Dict[str, Any],
+                 start_response: Callable[..., Any]) -> Iterable[bytes]:
+        # It reads a body to its end first, and does not say so.
+        environ["wsgi.input_terminated"] = True
+        found: Iterable[bytes] = application(environ, start_response)
+        return found
+    listener.setblocking(False)
+    loop.adoptStreamPort(listener.fileno(), listener.family, site(
+        module.WSGIResource(loop, loop.getThreadPool(), with_end)))
     loop.run()
 
 
-def serve_paste(module: Any, application: Any, host: str, port: int) -> None:
-    module.serve(application, host=host, port=port)
+def serve_paste(module: Any, application: Any, listener: socket.socket
+                ) -> None:
+    class Server(module.WSGIThreadPoolServer):  # type: ignore[misc]
+        def server_bind(self) -> None:
+            adopt(self, listener)
+
+    Server(application, listener.getsockname(), module.WSGIHandler,
+           nworkers=THREADS, daemon_threads=True).serve_forever()
 
 
 # The modules that they need, by the names of --server.
-WSGI_SERVERS: Dict[str, Tuple[str, Callable[[Any, Any, str, int], None]]] = {
+WSGI_SERVERS: Dict[str, Tuple[str, Callable[
+        [Any, Any, socket.socket], None]]] = {
     "wsgiref": ("wsgiref.simple_server", serve_wsgiref),
     "gunicorn": ("gunicorn.app.base", serve_gunicorn),
     "gevent": ("gevent.pywsgi", serve_gevent),
@@ -6445,10 +6546,11 @@ def make_config(found: Mapping[str, Any]) -> Config:
 def run(found: Mapping[str, Any]) -> int:
     """Serve, as the options say."""
     config = make_config(found)
+    announce = functools.partial(print, flush=True)
     if config.server == "auto":
-        serve(make_app(config), lambda line: print(line, flush=True))
+        serve(make_app(config), announce)
     else:
-        serve_elsewhere(config)
+        serve_elsewhere(config, announce)
     return 0
 
 
