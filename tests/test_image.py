@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import unittest
 
+from tests import archives, forms, toolbox
 from tests.helpers import SCRIPT
 from tests.processes import Process, free_port
 from tests.test_recipes import program, recipe
@@ -21,6 +22,17 @@ from tests.test_recipes import program, recipe
 PYTHON = "/usr/bin/python3"
 TOOLS = (PYTHON, "/bin/sh", "/bin/mkdir", "/bin/chown")
 USER = "9898:9898"
+# What `read_only` and `tmpfs` of the compose file make of an image.
+READ_ONLY = """
+set -e
+mkdir -p "$0/data/.cache"
+mount --bind "$0" "$0"
+for folder in /tmp /data/.cache /data/packages; do
+    mount -t tmpfs -o uid=9898,gid=9898 tmpfs "$0$folder"
+done
+mount -o remount,bind,ro "$0"
+exec chroot --userspec=%s "$0" "$@"
+""" % USER
 
 
 def libraries(paths):
@@ -46,6 +58,14 @@ def make_base(folder):
     for name in "tmp", "dev", "proc", "etc":
         os.makedirs(os.path.join(folder, name), exist_ok=True)
     os.chmod(os.path.join(folder, "tmp"), 0o1777)
+
+
+def write(folder, name):
+    """Write a recipe into a folder; return its path."""
+    path = os.path.join(folder, name)
+    with open(path, "w") as file:
+        file.write(recipe(name))
+    return path
 
 
 @unittest.skipUnless(os.path.exists(PYTHON), "there is no " + PYTHON)
@@ -74,8 +94,7 @@ class TestImage(unittest.TestCase):
         context = os.path.join(cls.folder, "context")
         os.mkdir(context)
         shutil.copy(SCRIPT, context)
-        with open(os.path.join(context, "Dockerfile"), "w") as file:
-            file.write(recipe("Dockerfile"))
+        write(context, "Dockerfile")
         # OCI's own format has no health checks.
         cls.buildah("build", "--isolation", "chroot", "--pull=never",
                     "--format", "docker", "-t", "pypi-server", context)
@@ -105,32 +124,49 @@ class TestImage(unittest.TestCase):
         return process.stdout.decode().strip()
 
     def test_configuration(self):
-        found = json.loads(self.buildah(
-            "inspect", "--type", "image", "pypi-server"))["Docker"]["config"]
+        found = self.configuration()
         self.assertEqual(USER, found["User"])
         self.assertEqual(["run"], found["Cmd"])
         self.assertIn("8080/tcp", found["ExposedPorts"])
         self.assertIn("/data/packages", found["Volumes"])
-        self.assertEqual("CMD", found["Healthcheck"]["Test"][0])
+
+    def configuration(self):
+        return json.loads(self.buildah(
+            "inspect", "--type", "image", "pypi-server"))["Docker"]["config"]
 
     def test_it_serves_and_stops(self):
-        """As the user of the image, from its files, on one signal."""
+        """As its user, nothing but the volume and the cache writable."""
         container = self.buildah("from", "--pull=never", "pypi-server")
         root = self.buildah("mount", container)
         port = free_port()
-        command = ["chroot", "--userspec=" + USER, root, PYTHON,
-                   "/opt/pypi_server.py", "run", "-p", str(port), "-H",
-                   "127.0.0.1", "--cache-dir", "/tmp"]
+        server = "/opt/pypi_server.py run -a . -P . -H 127.0.0.1 -p"
+        data = archives.wheel("foo", "1.0")
+        name = "foo-1.0-py3-none-any.whl"
         with tempfile.TemporaryDirectory() as folder, Process(
-                command, port, folder, HOME="/data",
-                PYTHONDONTWRITEBYTECODE="1") as server:
+                ["unshare", "-m", "/bin/sh", "-c", READ_ONLY, root, PYTHON]
+                + server.split() + [str(port)], port, folder, HOME="/data"
+                ) as server:
             self.assertEqual(b"Ok", server.get("/health").body)
             status = "/proc/%d/status" % server.process.pid
             with open(status) as file:
                 self.assertRegex(file.read(), r"Uid:\s+9898\s+9898")
+            self.assertEqual(200, server.post(
+                forms.upload(name, data)).status)
+            self.assertEqual(data, server.get("/packages/" + name).body)
+            self.check_health(container, port)
             self.assertLess(server.stop(), 10)
             self.assertEqual(0, server.process.returncode)
             self.assertIn("from /data/packages at", server.printed())
+            self.assertNotIn("memory only", server.printed())
+        with self.assertRaises(AssertionError):
+            self.check_health(container, port)
+
+    def check_health(self, container, port):
+        """Run the health check of the image, as a builder would."""
+        check = self.configuration()["Healthcheck"]["Test"]
+        self.assertEqual("CMD", check[0])
+        self.buildah("run", "--isolation", "chroot", container, "--", *[
+            part.replace("8080", str(port)) for part in check[1:]])
 
     def test_it_runs_in_the_builder(self):
         container = self.buildah("from", "--pull=never", "pypi-server")
@@ -138,6 +174,27 @@ class TestImage(unittest.TestCase):
                                "--", PYTHON, "/opt/pypi_server.py",
                                "--version")
         self.assertRegex(printed, r"^pypi-server \d")
+
+
+class TestLint(unittest.TestCase):
+    """Tools that know these formats find nothing to say."""
+
+    def check(self, *command):
+        process = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            timeout=60)
+        self.assertEqual((0, b""), (process.returncode, process.stdout))
+
+    def test_image_recipe(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = write(folder, "Dockerfile")
+            self.check(toolbox.require("images", "hadolint"), path)
+
+    def test_compose_file(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = write(folder, "compose.yml")
+            self.check(program("docker-compose", "docker-compose"), "-f",
+                       path, "config", "-q")
 
 
 if __name__ == "__main__":

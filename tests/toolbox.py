@@ -61,6 +61,7 @@ ENVIRONMENTS = {
     "servers": RECENT,
     "accounts": RECENT,
     "pypi_uploader": RECENT,
+    "images": RECENT,
     "lint": RECENT,
 }
 LINT = "lint"  # not a client: .ci/run installs it with this file's main
