@@ -2236,6 +2236,7 @@ OPTIONS = (
 LOG = logging.getLogger("pypi_server")
 # Changes of what is served; they are logged at any level.
 AUDIT = logging.getLogger("pypi_server.audit")
+AUDIT.setLevel(logging.INFO)
 # A file is read when it has not changed for this long: while it is copied,
 # every look would read it in vain, and times can stand still for a tick.
 SETTLED = 0.5
@@ -6527,7 +6528,6 @@ def start_logging(config: Config) -> None:
         signal.signal(signal.SIGHUP, functools.partial(reopen_log, handlers))
     LOG.propagate = False
     logging.raiseExceptions = False  # a full disk is no news at each line
-    AUDIT.setLevel(logging.INFO)
     LOG.setLevel((logging.WARNING, logging.INFO, logging.DEBUG)[
         min(config.verbosity, 2)])
 

@@ -114,12 +114,12 @@ class ReadmeTestCase(unittest.TestCase):
         self.assertEqual(status, process.returncode, words + "\n" + output)
         return output
 
-    def start(self, command, *options):
+    def start(self, command, *options, python=sys.executable):
         """Start a `run` of the guide on another port; return its URL."""
         words = shlex.split(command.replace("~", self.home))
         self.assertEqual("python3", words[0])
         process = subprocess.Popen(
-            [sys.executable] + words[1:]
+            [python] + words[1:]
             + ["-p", "0", "-H", "127.0.0.1"] + list(options),
             env=self.environment, cwd=self.home, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, universal_newlines=True)
@@ -314,9 +314,16 @@ class TestCommands(ReadmeTestCase):
                 command + " --index-url %ssimple/" % upstream.url)
         self.assertIn("demo==2.0", printed)
 
+    def test_other_server(self):
+        """The command that is shown serves, with what it asks for."""
+        self.assertEqual("pip install waitress", self.command(
+            "Other servers", "pip "))
+        python = toolbox.require("servers")
+        self.start(self.command("Other servers", "python3 "), python=python)
+
     def test_gunicorn(self):
         """What it is told to load is an application."""
-        command, = self.commands("Other servers")
+        command = self.command("Other servers", "gunicorn ")
         words = shlex.split(command)
         module, _, call = words[1].partition(":")
         self.assertEqual(["gunicorn", "pypi_server"], [words[0], module])

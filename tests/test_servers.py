@@ -6,6 +6,7 @@ They come from the environment "servers" of tests/toolbox.py.
 import http.client
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ import pypi_server
 from tests import archives, forms, toolbox
 from tests.helpers import SCRIPT, DirectoryTestCase, ask, wait_for
 from tests.processes import TOP, Process, free_port
+from tests.test_recipes import program, recipe
 from tests.upstream import isolated
 
 WHEEL = "foo-1.0-py3-none-any.whl"
@@ -49,44 +51,21 @@ class ServerTestCase(DirectoryTestCase):
         super().setUp()
         archives.put(self.root, WHEEL, DATA)
 
-    def start(self, kind, *options, **environment):
-        python = toolbox.require("servers") if kind.module \
-            else sys.executable
-        port = free_port()
-        return Process(
-            [python, SCRIPT, "run", "--server", kind.name, "-p", str(port),
-             "-H", "127.0.0.1", "-a", ".", "-P", ".", self.root]
-            + list(options), port, self.folder, **environment)
-
-
-class TestServers(ServerTestCase):
-    """All of them, for each of these."""
-
-    def each(self, *options, **environment):
-        toolbox.require("servers")
-        for kind in KINDS:
-            server = self.start(kind, *options, **environment)
-            yield kind, server
-
-    def test_reading(self):
-        for kind, server in self.each("--disable-fallback"):
-            with self.subTest(kind.name), server:
-                self.check_reading(server)
-
     def check_reading(self, server):
         wait_for(lambda: WHEEL in server.get("/simple/foo/").body.decode(),
                  "it is listed")
         for path, status in (
                 ("/", 200), ("/simple/", 200), ("/simple/foo", 302),
                 ("/simple/none/", 404), ("/a/b/c", 404), ("/health", 200),
-                ("/foo/json", 200), ("/packages/%s.metadata" % WHEEL, 200),
-                ("/simple/%00/", 400)):
+                ("/foo/json", 200), ("/packages/%s.metadata" % WHEEL, 200)):
             answer = server.get(path)
             self.assertEqual(status, answer.status, path)
             self.assertEqual(str(len(answer.body)),
                              answer.headers["content-length"], path)
             head = server.get(path, method="HEAD")
             self.assertEqual((status, b""), (head.status, head.body), path)
+        # Apache answers this one itself.
+        self.assertIn(server.get("/simple/%00/").status, (400, 404))
         self.assertEqual(DATA, server.get("/packages/" + WHEEL).body)
         for text, part in (("bytes=7-20", DATA[7:21]),
                            ("bytes=-9", DATA[-9:]),
@@ -103,53 +82,79 @@ class TestServers(ServerTestCase):
                          answer.headers["content-type"])
         self.assertEqual(405, server.get("/simple/foo/", method="PUT").status)
 
+    def check_uploads(self, server, version, headers=None):
+        data = archives.wheel("foo", version, files={
+            "noise": os.urandom(3 * 2 ** 20)})
+        name = "foo-%s-py3-none-any.whl" % version
+        answer = server.post(forms.upload(
+            name, data, headers=headers, **forms.digests(data)))
+        self.assertEqual(200, answer.status, answer.body)
+        self.assertEqual(data, server.get("/packages/" + name).body)
+        self.assertIn(name.encode(), server.get("/simple/foo/").body)
+        # What is refused is said, in the reason phrase too.
+        answer = server.post(forms.upload(name, DATA, headers=headers))
+        self.assertEqual(400, answer.status)
+        self.assertIn(b"foo", answer.body)
+        other = archives.wheel("foo", version, body="other")
+        answer = server.post(forms.upload(name, other, headers=headers))
+        self.assertEqual(409, answer.status)
+        self.assertIn("File already exists", answer.reason)
+
+    def check_chunks(self, server, version, is_able, headers=None):
+        data = archives.wheel("foo", version, files={
+            "noise": os.urandom(2 ** 20)})
+        name = "foo-%s-py3-none-any.whl" % version
+        try:
+            status, body = server.post(
+                forms.upload(name, data, headers=headers), chunk=10007)
+        except (ConnectionError, http.client.HTTPException):
+            self.assertFalse(is_able)
+            status, body = 400, b"length"
+        if is_able:
+            self.assertEqual((200, data), (status, server.get(
+                "/packages/" + name).body), body)
+        else:
+            self.assertIn(status, (400, 411, 501))
+            self.assertRegex(body.decode(), "(?i)length|chunk")
+            self.assertFalse(os.path.exists(os.path.join(self.root, name)))
+        self.assertEqual([], [
+            found for found in os.listdir(self.root)
+            if found.startswith(pypi_server.TEMPORARY)])
+
+
+class TestServers(ServerTestCase):
+    """All of them, for each of these."""
+
+    def start(self, kind, *options, **environment):
+        python = toolbox.require("servers") if kind.module \
+            else sys.executable
+        port = free_port()
+        return Process(
+            [python, SCRIPT, "run", "--server", kind.name, "-p", str(port),
+             "-H", "127.0.0.1", "-a", ".", "-P", ".", self.root]
+            + list(options), port, self.folder, **environment)
+
+    def each(self, *options, **environment):
+        toolbox.require("servers")
+        for kind in KINDS:
+            server = self.start(kind, *options, **environment)
+            yield kind, server
+
+    def test_reading(self):
+        for kind, server in self.each("--disable-fallback"):
+            with self.subTest(kind.name), server:
+                self.check_reading(server)
+
     def test_uploads(self):
         for number, (kind, server) in enumerate(self.each()):
             with self.subTest(kind.name), server:
-                version = "2.%d" % number
-                data = archives.wheel("foo", version, files={
-                    "noise": os.urandom(3 * 2 ** 20)})
-                name = "foo-%s-py3-none-any.whl" % version
-                message = forms.upload(name, data, **forms.digests(data))
-                answer = server.post(message)
-                self.assertEqual(200, answer.status, answer.body)
-                self.assertEqual(data, server.get("/packages/" + name).body)
-                self.assertIn(name.encode(),
-                              server.get("/simple/foo/").body)
-                # What is refused is said, in the reason phrase too.
-                answer = server.post(forms.upload(name, DATA))
-                self.assertEqual(400, answer.status)
-                self.assertIn(b"foo", answer.body)
-                other = archives.wheel("foo", version, body="other")
-                answer = server.post(forms.upload(name, other))
-                self.assertEqual(409, answer.status)
-                self.assertIn("File already exists", answer.reason)
+                self.check_uploads(server, "2.%d" % number)
 
     def test_uploads_in_chunks(self):
         """Taken whole, or refused with a sentence; never half a file."""
         for number, (kind, server) in enumerate(self.each()):
             with self.subTest(kind.name), server:
-                version = "3.%d" % number
-                data = archives.wheel("foo", version, files={
-                    "noise": os.urandom(2 ** 20)})
-                name = "foo-%s-py3-none-any.whl" % version
-                try:
-                    status, body = server.post(
-                        forms.upload(name, data), chunk=10007)
-                except (ConnectionError, http.client.HTTPException):
-                    self.assertFalse(kind.chunked)
-                    status, body = 400, b"length"
-                if kind.chunked:
-                    self.assertEqual((200, data), (status, server.get(
-                        "/packages/" + name).body), body)
-                else:
-                    self.assertIn(status, (400, 411, 501))
-                    self.assertRegex(body.decode(), "(?i)length|chunk")
-                    self.assertFalse(os.path.exists(
-                        os.path.join(self.root, name)))
-                self.assertEqual([], [
-                    found for found in os.listdir(self.root)
-                    if found.startswith(pypi_server.TEMPORARY)])
+                self.check_chunks(server, "3.%d" % number, kind.chunked)
 
     def test_upload_that_is_cut_off(self):
         for kind, server in self.each():
@@ -400,6 +405,76 @@ class TestOwnStart(ServerTestCase):
                       "site_app:application"], port, self.folder) as server:
             wait_for(lambda: server.get("/simple/foo/").status == 200,
                      "the file is listed")
+
+
+class TestRecipes(ServerTestCase):
+    """uWSGI and mod_wsgi, as the guide has them, in several processes."""
+
+    def script(self):
+        archives.put(self.folder, "htpasswd",
+                     b"joe:{SHA}fEqNCco3Yq9h5ZUglD3CZJT4lBs=\n")
+        # A server that gives up root may not see the repository.
+        shutil.copy(SCRIPT, self.folder)
+        return self.put("pypi.wsgi", ("/srv/pypi", self.folder),
+                        ("/opt", self.folder),
+                        ("app(", "app(disable_fallback=True,"))
+
+    def put(self, name, *changes):
+        """Write a recipe with other values into the folder."""
+        text = recipe(name)
+        for old, new in changes:
+            self.assertIn(old, text)
+            text = text.replace(old, new)
+        return archives.put(self.folder, name, text.encode())
+
+    def check(self, server, chunked):
+        joe = forms.credentials("joe", "123456")
+        self.check_reading(server)
+        self.check_chunks(server, "8.0", chunked, joe)
+        for number in range(3):
+            self.check_uploads(server, "7.%d" % number, joe)
+        message = forms.upload(WHEEL, DATA)
+        self.assertEqual(401, server.post(message).status)
+        self.assertLess(server.stop(), 15)
+        self.assertNotIn("Traceback", server.printed())
+        self.assertEqual(0, server.process.returncode)
+        self.assertRegex(server.printed(), "joe at 127.0.0.1 uploaded .*7.0")
+
+    def test_uwsgi(self):
+        command = program("uwsgi", "uwsgi-core uwsgi-plugin-python3")
+        port = free_port()
+        self.script()
+        path = self.put("uwsgi.ini", ("/srv/pypi", self.folder),
+                        ("8080", str(port)))
+        with Process([command, "--ini", path], port, self.folder) as server:
+            self.check(server, chunked=False)
+
+    def test_mod_wsgi(self):
+        command = program("apache2", "apache2")
+        module = "/usr/lib/apache2/modules/mod_wsgi.so"
+        if not os.path.exists(module):
+            self.skipTest("mod_wsgi is not installed: apt-get install "
+                          "libapache2-mod-wsgi-py3")
+        port = free_port()
+        self.script()
+        user = ""
+        if os.geteuid() == 0:
+            user = "User www-data\nGroup www-data\n"
+            for folder, _, _ in os.walk(self.folder):
+                shutil.chown(folder, "www-data", "www-data")
+        site = self.put("apache-wsgi.conf", ("/srv/pypi", self.folder),
+                        ("*:80", "127.0.0.1:%d" % port))
+        loads = "".join(
+            "LoadModule %s_module /usr/lib/apache2/modules/mod_%s.so\n"
+            % (name, name) for name in ("mpm_event", "authz_core", "wsgi"))
+        path = archives.put(self.folder, "apache.conf", (
+            "ServerRoot %s\nDefaultRuntimeDir %s\nServerName localhost\n"
+            "PidFile pid\nErrorLog /dev/stderr\nListen 127.0.0.1:%d\n%s%s"
+            "Include %s\n" % (self.folder, self.folder, port, user, loads,
+                              site)).encode())
+        with Process([command, "-f", path, "-D", "FOREGROUND"], port,
+                     self.folder) as server:
+            self.check(server, chunked=True)
 
 
 class TestMissing(ServerTestCase):
