@@ -2236,7 +2236,6 @@ OPTIONS = (
 LOG = logging.getLogger("pypi_server")
 # Changes of what is served; they are logged at any level.
 AUDIT = logging.getLogger("pypi_server.audit")
-AUDIT.setLevel(logging.INFO)
 # A file is read when it has not changed for this long: while it is copied,
 # every look would read it in vain, and times can stand still for a tick.
 SETTLED = 0.5
@@ -2433,6 +2432,34 @@ def is_abandoned(path: str) -> bool:
         os.close(descriptor)
 
 
+def move_new(path: str, final: str) -> None:
+    """Give a file a name that is free, in one step.
+
+    Raises:
+        FileExistsError: it is taken.
+    """
+    if os.name == "nt":
+        os.rename(path, final)  # refuses a name that is taken
+        return
+    try:
+        os.link(path, final)
+    except FileExistsError:
+        raise
+    except (OSError, AttributeError) as error:  # some have no link()
+        if getattr(error, "errno", errno.ENOSYS) not in WITHOUT_LINKS:
+            raise
+        # Then one server at a time looks and renames.
+        with open(os.path.join(os.path.dirname(final), ".lock"),
+                  "ab") as file:
+            lock_file(file.fileno(), wait=True)
+            if os.path.lexists(final):
+                raise FileExistsError(
+                    errno.EEXIST, "it exists", final) from None
+            os.rename(path, final)
+    else:
+        os.unlink(path)
+
+
 class Incoming:
     """A file on its way into a directory, hidden until it is complete.
 
@@ -2499,31 +2526,8 @@ class Incoming:
         if overwrite:
             os.replace(self.path, final)
         else:
-            self.link(final)
+            move_new(self.path, final)
         return identify(os.stat(final))
-
-    def link(self, final: str) -> None:
-        """Take a name that is free, or raise FileExistsError."""
-        if os.name == "nt":
-            os.rename(self.path, final)  # refuses a name that is taken
-            return
-        try:
-            os.link(self.path, final)
-        except FileExistsError:
-            raise
-        except (OSError, AttributeError) as error:  # some have no link()
-            if getattr(error, "errno", errno.ENOSYS) not in WITHOUT_LINKS:
-                raise
-            # Then one server at a time looks and renames.
-            with open(os.path.join(os.path.dirname(final), ".lock"),
-                      "ab") as file:
-                lock_file(file.fileno(), wait=True)
-                if os.path.lexists(final):
-                    raise FileExistsError(
-                        errno.EEXIST, "it exists", final) from None
-                os.rename(self.path, final)
-        else:
-            os.unlink(self.path)
 
     def close(self) -> None:
         """Remove the file, unless it has got its name."""
@@ -3704,6 +3708,7 @@ def make_app(config: Config) -> App:
     Raises:
         UsageError: the configuration cannot work.
     """
+    AUDIT.setLevel(logging.INFO)
     roots = tuple(package_directory(root) for root in config.roots)
     config = config._replace(roots=tuple(sorted(set(roots), key=roots.index)))
     directories = Directories(
@@ -5835,14 +5840,18 @@ def serve_elsewhere(config: Config, announce: Callable[[str], None]) -> None:
             f"--server {config.server} needs {name.partition('.')[0]} for "
             f"this Python ({error}); install it, or leave --server away"
         ) from error
+    if config.server == "gunicorn" and sys.implementation.name == "pypy":
+        # It takes a socket that it is given for one of Unix there.
+        raise UsageError("--server gunicorn does not work on PyPy; start "
+                         "gunicorn itself, with 'pypi_server:app(...)'")
     app = make_app(config)
-    listener = listen(config.host, config.port)
-    if not config.read_only:
-        remove_leftovers(app.config.roots[0])
-    announce(banner(app, listener))
     # Those that bring no handler end by this, as at ^C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with contextlib.suppress(KeyboardInterrupt):
+        listener = listen(config.host, config.port)
+        if not config.read_only:
+            remove_leftovers(app.config.roots[0])
+        announce(banner(app, listener))
         start(module, wsgi_app(app), listener)
     app.warmer.stop()
 
@@ -5954,8 +5963,17 @@ CONNECTIONS = 8        # to the upstream index at once; pip has one, uv 50
 UPSTREAM_TIMEOUT = 30  # seconds
 REDIRECTS = 5
 ANSWER_LIMIT = 256 * 1024 ** 2  # bytes; the largest on PyPI have 30 MiB
+ANY_PYTHON = "--ignore-requires-python"  # `pip download` has it since 21.0
 # "manylinux_2_17_x86_64" and "manylinux2014_x86_64" are one kind of platform.
 PLATFORM_VERSION = re.compile(r"^(manylinux|musllinux|macosx)(?:_\d+_\d+|\d+)")
+
+
+class Offer(NamedTuple):
+    """A file upstream."""
+
+    filename: str
+    parsed: Filename
+    digest: str  # sha256 in hex, or ""
 
 
 class Update(NamedTuple):
@@ -5964,10 +5982,10 @@ class Update(NamedTuple):
     project: str
     current: str  # version
     version: str
-    commands: Tuple[Tuple[str, ...], ...]  # of pip, without the program
+    offers: Tuple[Offer, ...]  # all of that release
+    wanted: Tuple[str, ...]    # filenames of those that are to be fetched
     missing: Tuple[str, ...]   # filenames here that have no like upstream
-    digests: Dict[str, str]    # sha256, by filename upstream
-    directory: str             # where its files go
+    directory: str             # where new files go
 
 
 def read_answer(response: http.client.HTTPResponse) -> bytes:
@@ -6015,6 +6033,26 @@ def check_redirect(origin: str, url: str) -> str:
     return url
 
 
+def find_proxy(parts: SplitResult) -> Optional[SplitResult]:
+    """Return the proxy that the environment names for a URL, if any."""
+    import urllib.request  # late: nothing else needs it
+    proxy = urllib.request.getproxies().get(parts.scheme, "")
+    if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    return urlsplit(proxy if "://" in proxy else "//" + proxy)
+
+
+def proxy_headers(proxy: SplitResult) -> Dict[str, str]:
+    credentials = basic(proxy.netloc.rpartition("@")[0])
+    return {"Proxy-Authorization": credentials} if credentials else {}
+
+
+def basic(userinfo: str) -> str:
+    """Return credentials out of a URL as those of HTTP (RFC 7617)."""
+    return "Basic " + base64.b64encode(
+        unquote_to_bytes(userinfo)).decode() if userinfo else ""
+
+
 class Upstream:
     """Persistent connections to an index that speaks JSON (PEP 691)."""
 
@@ -6025,8 +6063,7 @@ class Upstream:
         self.host = host
         self.headers = {"Accept": SIMPLE_JSON, "Accept-Encoding": "gzip",
                         "User-Agent": f"pypi_server/{__version__}"}
-        self.credentials = "Basic " + base64.b64encode(
-            unquote_to_bytes(userinfo)).decode() if userinfo else ""
+        self.credentials = basic(userinfo)
         self.connections: Dict[Tuple[str, str],
                                http.client.HTTPConnection] = {}
 
@@ -6062,11 +6099,16 @@ class Upstream:
     def get(self, url: str) -> Tuple[http.client.HTTPResponse, bytes]:
         """Return the answer to a GET, and its body without its coding."""
         parts = urlsplit(url)
+        proxy = find_proxy(parts)
+        target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
         headers = dict(self.headers, Host=parts.netloc)
         if self.credentials and parts.netloc == self.host:
             headers["Authorization"] = self.credentials
+        if proxy and parts.scheme == "http":  # RFC 9112, 3.2.2
+            target = url
+            headers.update(proxy_headers(proxy))
         for is_last in (False, True):
-            connection, target = self.connect(parts)
+            connection = self.connect(parts, proxy)
             try:
                 connection.request("GET", target, headers=headers)
                 response = connection.getresponse()
@@ -6079,88 +6121,86 @@ class Upstream:
                     raise
         return response, data
 
-    def connect(self, parts: SplitResult
-                ) -> Tuple[http.client.HTTPConnection, str]:
-        """Return a connection, through a proxy if the environment says so,
-        and the target to ask for.
-        """
-        import urllib.request  # late: nothing else needs it
-        target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
-        proxy = urllib.request.getproxies().get(parts.scheme, "")
-        if urllib.request.proxy_bypass(parts.hostname or ""):
-            proxy = ""
-        hop = urlsplit(proxy if "://" in proxy else "//" + proxy)
-        if proxy and parts.scheme == "http":
-            target = urlunsplit(parts)
+    def connect(self, parts: SplitResult, proxy: Optional[SplitResult]
+                ) -> http.client.HTTPConnection:
+        """Return the connection to a host, made when it is needed first."""
         key = parts.scheme, parts.netloc
         if key not in self.connections:
             kind = http.client.HTTPSConnection if parts.scheme == "https" \
                 else http.client.HTTPConnection
-            where = hop if proxy else parts
-            self.connections[key] = kind(
-                where.hostname or "", where.port, timeout=UPSTREAM_TIMEOUT)
+            hop = proxy or parts
+            connection = kind(hop.hostname or "", hop.port,
+                              timeout=UPSTREAM_TIMEOUT)
             if proxy and parts.scheme == "https":
-                self.connections[key].set_tunnel(
-                    parts.hostname or "", parts.port)
-        return self.connections[key], target
+                connection.set_tunnel(parts.hostname or "", parts.port,
+                                      proxy_headers(proxy))
+            self.connections[key] = connection
+        return self.connections[key]
 
     def close(self) -> None:
         for connection in self.connections.values():
             connection.close()
 
 
-def find_update(found: Mapping[str, Any], archives: Sequence[Archive],
-                config: Config) -> Optional[Update]:
-    """Compare a project with its detail upstream; None when it is current.
+def read_offers(found: Mapping[str, Any], project: str,
+                allow_unstable: bool) -> List[Offer]:
+    """Return the files of a project upstream that may be installed.
 
     Raises:
         KeyError, TypeError, AttributeError: the detail is malformed.
     """
-    current = max((archive.version for archive in archives), key=version_key)
-    releases: Dict[Tuple[Any, ...], List[Tuple[Filename, str]]] = {}
-    digests = {}
+    offers = []
     for file in found["files"]:
-        parsed = parse_filename(file["filename"])
-        if file.get("yanked") or not parsed \
-                or parsed.project != archives[0].project \
-                or not re.fullmatch(r"[\w.+!-]+", file["filename"], re.ASCII) \
-                or not parse_version(parsed.version):
-            continue
-        if config.allow_unstable or not is_prerelease(parsed.version):
-            releases.setdefault(version_key(parsed.version), []).append(
-                (parsed, file["filename"]))
-            digests[file["filename"]] = file["hashes"].get("sha256", "")
-    newest = max(releases, default=version_key(""))
-    if newest <= version_key(current):
+        filename = file["filename"]
+        parsed = parse_filename(filename)
+        if parsed and parsed.project == project \
+                and parse_version(parsed.version) \
+                and re.fullmatch(r"[\w.+!-]+", filename, re.ASCII) \
+                and not file.get("yanked") \
+                and (allow_unstable or not is_prerelease(parsed.version)):
+            offers.append(Offer(
+                filename, parsed, file["hashes"].get("sha256", "")))
+    return offers
+
+
+def find_update(project: str, archives: Sequence[Archive],
+                offers: Sequence[Offer], directory: str) -> Optional[Update]:
+    """Compare what is here with what is upstream; None when it is current.
+
+    Args:
+        directory: where new files go; "" stands for beside the old ones.
+    """
+    current = max((archive.version for archive in archives), key=version_key)
+    newest = max((offer.parsed.version for offer in offers), key=version_key,
+                 default=current)
+    if version_key(newest) <= version_key(current):
         return None
     ours = [archive for archive in archives
             if version_key(archive.version) == version_key(current)]
-    directory = config.download_directory or os.path.dirname(ours[0].path)
-    version = normalize_version(releases[newest][0][0].version)
-    commands, missing = [], []
+    theirs = tuple(offer for offer in offers
+                   if version_key(offer.parsed.version)
+                   == version_key(newest))
+    wanted, missing = [], []
     for archive in ours:
-        like = next((filename for parsed, filename in releases[newest]
-                     if is_alike(archive, parsed, filename)), None)
-        if like is None:
+        like = next((offer.filename for offer in theirs
+                     if is_alike(archive, offer)), None)
+        if like:
+            wanted.append(like)
+        else:
             missing.append(archive.filename)
-            continue
-        command = ("-q", "download", "--no-deps", "-i", config.index_url,
-                   "-d", directory, *pip_kind(archive.project, like),
-                   f"{archive.project}=={version}")
-        if command not in commands:
-            commands.append(command)
-    return Update(archives[0].project, current, version, tuple(commands),
-                  tuple(missing), digests, directory)
+    return Update(project, current, normalize_version(newest), theirs,
+                  tuple(wanted), tuple(missing),
+                  directory or os.path.dirname(ours[0].path))
 
 
-def is_alike(archive: Archive, parsed: Filename, filename: str) -> bool:
+def is_alike(archive: Archive, offer: Offer) -> bool:
     """Tell whether two files are of the same kind, in different releases."""
-    if archive.filetype != parsed.filetype:
+    if archive.filetype != offer.parsed.filetype:
         return False
-    if parsed.filetype != "bdist_wheel":
-        return parsed.filetype == "sdist"
+    if archive.filetype != "bdist_wheel":
+        return archive.filetype == "sdist"
     python, abi, platforms = wheel_kind(archive.filename)
-    other_python, other_abi, other_platforms = wheel_kind(filename)
+    other_python, other_abi, other_platforms = wheel_kind(offer.filename)
     return (python, abi) == (other_python, other_abi) and bool(
         platforms & other_platforms)
 
@@ -6185,6 +6225,16 @@ def wheel_kind(filename: str) -> Tuple[str, str, FrozenSet[str]]:
         PLATFORM_VERSION.sub(r"\1", platform) for platform in platforms)
 
 
+def pip_commands(update: Update, index: str, directory: str
+                 ) -> List[Tuple[str, ...]]:
+    """Return what makes pip download an update, without its own name."""
+    found = [("-q", "download", "--no-deps", "-i", index, "-d", directory,
+              *pip_kind(update.project, filename),
+              f"{update.project}=={update.version}")
+             for filename in update.wanted]
+    return list(dict.fromkeys(found))
+
+
 def pip_kind(project: str, filename: str) -> List[str]:
     """Return options of pip that make it download this kind of file."""
     if not filename.endswith(".whl"):
@@ -6193,7 +6243,7 @@ def pip_kind(project: str, filename: str) -> List[str]:
     pythons, abis, platforms = wheel_tags(filename)
     implementation = pythons[-1].rstrip("0123456789")
     # The Python that the tag names is the lowest; who needs it, has it.
-    options = ["--only-binary", ":all:", "--ignore-requires-python",
+    options = ["--only-binary", ":all:", ANY_PYTHON,
                "--implementation", implementation,
                "--python-version", pythons[-1][len(implementation):]]
     for abi in abis:
@@ -6236,9 +6286,10 @@ def look_up(upstream: Upstream, name: str, archives: Sequence[Archive],
     if found is None:
         return None, ""
     try:
-        return find_update(found, archives, config), ""
+        offers = read_offers(found, name, config.allow_unstable)
     except (KeyError, TypeError, AttributeError):
         return None, "what it answers is no project detail"
+    return find_update(name, archives, offers, config.download_directory), ""
 
 
 def ask_upstream(config: Config, projects: Mapping[str, Sequence[Archive]]
@@ -6317,9 +6368,20 @@ def update_all(config: Config) -> int:
         print(f"# nothing to update among {len(projects) - len(failures)} "
               "projects")
     failed = bool(failures)
+    pip = pip_version() if config.execute and updates else 0
     for update in updates:
-        failed |= not show_update(config, update)
+        show_update(config, update)
+        if pip:
+            failed |= not execute(config, update, pip)
+    if config.execute and updates and not pip:
+        complain(f"-x needs pip for {sys.executable}; install it, or run "
+                 "these commands with another one")
+        failed = True
     return 1 if failed else 0
+
+
+def complain(text: str) -> None:
+    print(f"pypi-server: {text}", file=sys.stderr)
 
 
 def print_failures(config: Config, failures: Mapping[str, str],
@@ -6328,64 +6390,81 @@ def print_failures(config: Config, failures: Mapping[str, str],
     reasons = set(failures.values())
     if len(failures) == total and len(reasons) == 1:
         url = re.sub("//[^/]*@", "//", config.index_url)
-        print(f"pypi-server: {url} cannot be asked: "
-              f"{reasons.pop()}", file=sys.stderr)
+        complain(f"{url} cannot be asked: {reasons.pop()}")
         return
     for name in sorted(failures):
-        print(f"pypi-server: {name} could not be looked up: "
-              f"{failures[name]}", file=sys.stderr)
+        complain(f"{name} could not be looked up: {failures[name]}")
 
 
-def show_update(config: Config, update: Update) -> bool:
-    """Print the commands of an update, and run them if they shall be.
-
-    Returns:
-        False when a command failed.
-    """
+def show_update(config: Config, update: Update) -> None:
     print(f"# update {update.project} from {update.current} "
           f"to {update.version}")
     for filename in update.missing:
         print(f"# {update.version} has no file of the kind of {filename}")
-    is_fine = True
-    for command in update.commands:
+    for command in pip_commands(update, config.index_url, update.directory):
         print(" ".join(map(shlex.quote, ("pip",) + command)), flush=True)
-        if config.execute:
-            is_fine = run_pip(command) and is_fine
-    if config.execute and update.commands:
-        is_fine = check_downloads(update) and is_fine
-    return is_fine
 
 
-def run_pip(command: Sequence[str]) -> bool:
-    import subprocess  # late: nothing else needs it
-    status = subprocess.call(  # noqa: S603  names out of filenames only
-        [sys.executable, "-m", "pip", *command])
-    if status:
-        print(f"pypi-server: pip ended with status {status}",
-              file=sys.stderr)
-    return not status
+def pip_version() -> int:
+    """Return the major version of this Python's pip; 0 when it has none."""
+    try:
+        pip = importlib.import_module("pip")
+    except ImportError:
+        return 0
+    found = re.match(r"\d+", getattr(pip, "__version__", ""))
+    return int(found.group()) if found else 0
 
 
-def check_downloads(update: Update) -> bool:
-    """Compare new files with their digests upstream; remove what differs."""
-    is_fine = True
-    found = 0
-    for filename, digest in sorted(update.digests.items()):
-        path = os.path.join(update.directory, filename)
-        parsed = parse_filename(filename)
-        if not os.path.exists(path) or not parsed \
-                or version_key(parsed.version) != version_key(update.version):
-            continue
-        found += 1
-        if digest and sha256_of(path) != digest:
-            os.unlink(path)
-            print(f"pypi-server: {filename} was not the file that "
-                  "upstream has, and was removed", file=sys.stderr)
-            is_fine = False
-    if not found:
-        print(f"pypi-server: pip brought no file of {update.project} "
-              f"{update.version}", file=sys.stderr)
-    return is_fine and bool(found)
+def execute(config: Config, update: Update, pip: int) -> bool:
+    """Fetch an update with pip; False when a part of it failed.
+
+    What pip brings is hidden beside its destination until it is checked.
+    """
+    import subprocess  # late: nothing but update needs it
+    folder = os.path.join(
+        update.directory, f"{TEMPORARY}{os.getpid()}-{os.urandom(8).hex()}")
+    try:
+        os.makedirs(folder)
+        is_fine = True
+        for command in pip_commands(update, config.index_url, folder):
+            status = subprocess.call(  # noqa: S603  names out of filenames
+                [sys.executable, "-m", "pip"] + [
+                    word for word in command
+                    if word != ANY_PYTHON or pip >= 21])
+            if status:
+                complain(f"{update.project} could not be fetched: pip ended "
+                         f"with status {status}")
+                is_fine = False
+        for filename in sorted(os.listdir(folder)):
+            problem = keep(update, os.path.join(folder, filename))
+            if problem:
+                complain(f"{filename} {problem}")
+                is_fine = False
+        return is_fine
+    except ProcessLookupError:  # up to 3.8, when a signal ends both at once
+        raise KeyboardInterrupt
+    except OSError as error:
+        complain(f"{update.project} cannot be updated: {error}")
+        return False
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def keep(update: Update, path: str) -> str:
+    """Give a file that pip brought its place; return why it is refused."""
+    digests = {offer.filename: offer.digest for offer in update.offers}
+    filename = os.path.basename(path)
+    digest = sha256_of(path)
+    if digests.get(filename) not in ("", digest):
+        return "is not the file that upstream has; it was removed"
+    final = os.path.join(update.directory, filename)
+    try:
+        move_new(path, final)
+    except FileExistsError:
+        return "" if sha256_of(final) == digest \
+            else "is here already, with other content"
+    make_last(final)
+    return ""
 
 
 # === 24  Command line =======================================================
@@ -6556,6 +6635,8 @@ def run(found: Mapping[str, Any]) -> int:
 
 def update(found: Mapping[str, Any]) -> int:
     """Look for newer releases upstream."""
+    # Leave no temporary files, as at ^C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     return update_all(make_config(found))
 
 

@@ -192,6 +192,7 @@ class TestServers(ServerTestCase):
     def test_first_line(self):
         for kind, server in self.each():
             with self.subTest(kind.name), server:
+                wait_for(lambda: "Serving" in server.printed(), "printed")
                 server.stop()
                 self.assertRegex(server.printed(), re.compile(
                     r"^Serving .* at http://127\.0\.0\.1:%d/$" % server.port,
@@ -300,7 +301,6 @@ class TestServers(ServerTestCase):
                 with server:
                     self.assertEqual(200, ask(
                         "::1", port, "GET", "/health").status)
-                    server.stop()
                     self.assertIn("http://[::1]:%d/" % port,
                                   server.printed())
 

@@ -4,10 +4,12 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest
 import zlib
 from typing import NamedTuple, Tuple
@@ -677,6 +679,11 @@ class TestConnections(UpdateTestCase):
                              no_proxy="127.0.0.1")
         self.assertEqual(1, len(self.commands(result)), result)
         self.assertEqual(1, len(proxy.requests))
+        self.update("http://index.example/simple/",
+                    http_proxy=where.replace("//", "//joe:pass%20word@"))
+        _, headers = proxy.requests[1]
+        self.assertEqual("Basic am9lOnBhc3Mgd29yZA==",
+                         headers["proxy-authorization"])
 
 
 class TestProgress(UpdateTestCase):
@@ -720,6 +727,11 @@ def has_pip():
     return not subprocess.call(
         [sys.executable, "-m", "pip", "--version"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def has_old_pip():
+    """Tell whether its `download` has no --ignore-requires-python."""
+    return pypi_server.pip_version() < 21
 
 
 class TestExecute(UpdateTestCase):
@@ -771,17 +783,25 @@ class TestExecute(UpdateTestCase):
         self.publish("a", "a-2.0-py3-none-any.whl", wheel)
         self.publish("b", "b-2.0.tar.gz", source)
         self.publish("c", "c-2.0-py3-none-any.whl", newer)
-        empty(self.root, "a-1.0-py3-none-any.whl", "c-1.0-py3-none-any.whl")
+        empty(self.root, "a-1.0-py3-none-any.whl")
+        if not has_old_pip():
+            empty(self.root, "c-1.0-py3-none-any.whl")
         empty(os.path.join(self.root, "deep"), "b-1.0.tar.gz")
         result = self.update(self.index.url, "-x", self.root,
                              PIP_INDEX_URL=other.url)
         self.assertEqual((0, ""), (result.status, result.errors))
-        for name, data in (("a-2.0-py3-none-any.whl", wheel),
-                           ("c-2.0-py3-none-any.whl", newer),
-                           ("deep/b-2.0.tar.gz", source)):
+        expected = {"a-2.0-py3-none-any.whl": wheel,
+                    "c-2.0-py3-none-any.whl": newer,
+                    "deep/b-2.0.tar.gz": source}
+        if has_old_pip():
+            del expected["c-2.0-py3-none-any.whl"]
+        for name, data in expected.items():
             with open(os.path.join(self.root, name), "rb") as file:
                 self.assertEqual(data, file.read())
         self.assertEqual([], other.asked())
+        for _, folders, names in os.walk(self.root):
+            self.assertEqual([], [name for name in folders + names
+                                  if name.startswith(".")])
 
     def test_sdists_are_downloaded(self):
         """The part of this that the oldest pip can do as well."""
@@ -830,6 +850,62 @@ class TestExecute(UpdateTestCase):
         self.assertEqual("a-2.0.tar.gz" in self.listing(),
                          result.status == 0)
 
+    def test_file_that_is_there_stays(self):
+        """What was put there meanwhile is not replaced."""
+        wheel = archives.wheel("a", "2.0")
+        name = "a-2.0-py3-none-any.whl"
+        self.publish("a", name, wheel)
+        empty(self.root, "a-1.0-py3-none-any.whl")
+        out = os.path.join(self.folder, "new")
+        for data, status in (wheel, 0), (b"other", 1):
+            path = archives.put(out, name, data)
+            result = self.update(self.index.url, "-x", "-d", out, self.root)
+            self.assertEqual(status, result.status, result)
+            self.assertEqual(status, result.errors.count(
+                "a-2.0-py3-none-any.whl is here already, with other"))
+            with open(path, "rb") as file:
+                self.assertEqual(data, file.read())
+            self.assertEqual([name], self.listing(out))
+
+    def test_nothing_is_left_after_a_signal(self):
+        """pip is waiting for the file; nothing of it stays."""
+        self.publish("a", "a-2.0-py3-none-any.whl", archives.wheel("a", "2"))
+        asked, done = threading.Event(), threading.Event()
+        self.addCleanup(done.set)
+
+        def answer(handler):
+            asked.set()
+            done.wait(30)
+            return "drop"
+        self.index.answers["/files/a-2.0-py3-none-any.whl"] = answer
+        empty(self.root, "a-1.0-py3-none-any.whl")
+        for number in signal.SIGTERM, signal.SIGINT:
+            asked.clear()
+            process = subprocess.Popen(
+                [sys.executable, SCRIPT, "update", "--index-url",
+                 self.index.url, "-x", self.root], stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE, env=isolated(self.folder),
+                start_new_session=True)
+            self.assertTrue(asked.wait(30))
+            self.assertEqual(2, len(self.listing()))
+            os.killpg(process.pid, number)
+            _, errors = process.communicate(timeout=30)
+            self.assertEqual(130, process.returncode, errors)
+            self.assertNotIn(b"Traceback", errors)
+            self.assertEqual(["a-1.0-py3-none-any.whl"], self.listing())
+
+    def test_destination_that_cannot_be_written(self):
+        if not hasattr(os, "geteuid"):
+            self.skipTest("for POSIX")
+        self.publish("a", "a-2.0-py3-none-any.whl", archives.wheel("a", "2"))
+        empty(self.root, "a-1.0-py3-none-any.whl")
+        file = archives.put(self.folder, "file", b"")
+        result = self.update(self.index.url, "-x", "-d",
+                             os.path.join(file, "deeper"), self.root)
+        self.assertEqual(1, result.status)
+        self.assertIn("a cannot be updated: ", result.errors)
+        self.assertEqual(1, result.errors.count("\n"))
+
     def test_sdist_whose_backend_is_a_wheel(self):
         """`--no-binary :all:` would forbid pip the backend as well."""
         if sys.version_info < (3, 7):
@@ -857,6 +933,8 @@ class TestExecute(UpdateTestCase):
             PYTHONPATH=os.path.join(self.folder, "nopip"))
         self.assertEqual(1, result.status)
         self.assertIn("pip", result.errors)
+        self.assertEqual(1, result.errors.count("\n"))
+        self.assertEqual(1, len(self.commands(result)))
 
 
 class TestMistakes(UpdateTestCase):
