@@ -2296,7 +2296,9 @@ def give_back_memory() -> None:
     glibc keeps it otherwise: a third of all after this file was compiled,
     or 20 MiB after 100,000 archives were read.
     """
-    with contextlib.suppress(ImportError, OSError, AttributeError):
+    # TypeError: on Windows no library is without a name.
+    with contextlib.suppress(ImportError, OSError, AttributeError,
+                             TypeError):
         import ctypes  # late: it costs every other start a millisecond
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -5826,11 +5828,15 @@ def paste_app_factory(global_config: Mapping[str, Any],
 # Other servers
 
 
+# Those that only the built-in server heeds.
+OWN_SETTINGS = ("workers", "max_connections")
+
+
 def serve_elsewhere(config: Config, announce: Callable[[str], None]) -> None:
     """Serve with one of the WSGI servers that may be installed.
 
     Raises:
-        UsageError: it is not.
+        UsageError: it is not, or cannot do what the options ask for.
     """
     name, start = WSGI_SERVERS[config.server]
     try:
@@ -5840,6 +5846,11 @@ def serve_elsewhere(config: Config, announce: Callable[[str], None]) -> None:
             f"--server {config.server} needs {name.partition('.')[0]} for "
             f"this Python ({error}); install it, or leave --server away"
         ) from error
+    for field in OWN_SETTINGS:
+        if getattr(config, field) != getattr(Config(), field):
+            raise UsageError(
+                f"--{field.replace('_', '-')} is for the built-in server; "
+                f"leave it away, or --server {config.server}")
     if config.server == "gunicorn" and sys.implementation.name == "pypy":
         # It takes a socket that it is given for one of Unix there.
         raise UsageError("--server gunicorn does not work on PyPy; start "

@@ -18,7 +18,9 @@ from typing import NamedTuple
 
 import pypi_server
 from tests import archives, forms, toolbox
-from tests.helpers import SCRIPT, DirectoryTestCase, ask, wait_for
+from tests.helpers import (
+    SCRIPT, DirectoryTestCase, ServerProcess, ask, wait_for,
+)
 from tests.processes import TOP, Process, free_port
 from tests.test_recipes import program, recipe
 from tests.upstream import isolated
@@ -502,6 +504,20 @@ class TestMissing(ServerTestCase):
                 for text in ("pypi-server: error: ", "install", kind.module,
                              kind.name):
                     self.assertIn(text, errors)
+
+    def test_options_of_the_built_in_server(self):
+        for option in "--workers", "--max-connections":
+            process = subprocess.run(
+                [sys.executable, SCRIPT, "run", "--server", "wsgiref",
+                 option, "2", self.root], stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, timeout=60,
+                env=isolated(self.folder))
+            self.assertEqual((2, b""), (process.returncode, process.stdout))
+            self.assertIn(option.encode(), process.stderr)
+
+    def test_any_port(self):
+        with ServerProcess("--server", "wsgiref", self.root) as server:
+            self.assertEqual(200, server.get("health").status)
 
     def test_every_server_is_tested(self):
         self.assertEqual(
