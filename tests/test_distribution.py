@@ -8,8 +8,8 @@ import unittest
 
 import pypi_server
 from tests import archives, toolbox
+from tests.guide import recipe
 from tests.helpers import SCRIPT
-from tests.test_recipes import recipe
 from tests.upstream import isolated
 
 TOP = os.path.dirname(SCRIPT)

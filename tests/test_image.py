@@ -15,9 +15,10 @@ import tempfile
 import unittest
 
 from tests import archives, forms, toolbox
+from tests.guide import recipe
 from tests.helpers import SCRIPT
 from tests.processes import Process, free_port
-from tests.test_recipes import program, recipe
+from tests.test_recipes import program
 
 PYTHON = "/usr/bin/python3"
 TOOLS = (PYTHON, "/bin/sh", "/bin/mkdir", "/bin/chown")

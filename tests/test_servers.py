@@ -18,11 +18,12 @@ from typing import NamedTuple
 
 import pypi_server
 from tests import archives, forms, toolbox
+from tests.guide import recipe
 from tests.helpers import (
     SCRIPT, DirectoryTestCase, ServerProcess, ask, wait_for,
 )
 from tests.processes import TOP, Process, free_port
-from tests.test_recipes import program, recipe
+from tests.test_recipes import program
 from tests.upstream import isolated
 
 WHEEL = "foo-1.0-py3-none-any.whl"
