@@ -1,9 +1,9 @@
 """Run everything: `python3 -m tests`.
 
-First the pinned clients and the mirror are installed, once.  The whole suite
-then runs in the environment "tools", which has the libraries that some tests
-check with; without it, in the interpreter that started this.  All that needs
-no client runs once more on every other interpreter found.
+First the pinned clients and the mirror are installed, once.  All that needs
+no client then runs in the environment "tools", which has the libraries that
+some tests check with; without it, in the interpreter that started this.  The
+rest follows, and what needs no client on every other interpreter found.
 """
 
 import json
@@ -40,12 +40,14 @@ def main():
     modules = tuple(sorted(
         name[:-3] for name in os.listdir(HERE)
         if name.startswith("test_") and name.endswith(".py")))
+    independent = tuple(name for name in modules if name not in ONCE)
+    once = tuple(name for name in modules if name in ONCE)
     first = toolbox.describe(toolbox.command("tools") or sys.executable)
     # Alone, for the promises that are measured in seconds.
-    totals = [report(Job(first.name, first.path, modules))]
-    independent = tuple(name for name in modules if name not in ONCE)
-    jobs = [Job(each.name, each.path, independent)
-            for each in toolbox.interpreters() if each.name != first.name]
+    totals = [report(Job(first.name, first.path, independent))]
+    jobs = [Job(first.name + " with clients", first.path, once)]
+    jobs += [Job(each.name, each.path, independent)
+             for each in toolbox.interpreters() if each.name != first.name]
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         totals += pool.map(report, jobs)
     passed, failed, skipped = map(sum, zip(*totals))
