@@ -4,7 +4,7 @@
     python3 pypi_server.py run ~/packages
     pip install --index-url http://localhost:8080/simple/ PROJECT
 
-Sections 1-10 are pure: values in, values out.  The others may touch the
+Sections 1-13 are pure: values in, values out.  The others may touch the
 disk, the network and the clock.  A section uses only those above it.
 
      1  Constants     media types, suffixes, limits with their reasons
@@ -15,22 +15,25 @@ disk, the network and the clock.  A section uses only those above it.
      6  Multipart     push parser for multipart/form-data
      7  Htpasswd      lines, hashes, verification
      8  Metadata      core metadata out of archives; is the archive whole
-     9  Pages         Simple API in HTML and JSON, legacy JSON, home page
-    10  Options       every setting, declared once
-    11  Files         identity, atomic writes, the cache of what was read
-    12  Tree          the names in the package directories
-    13  Directories   projects: whole files, digests, companions
-    14  Accounts      who may, by a password file that may change
-    15  Application   what it is made of, and the kinds of answers
-    16  Handlers      pages, downloads, search
-    17  Uploads       what is stored, and what is refused
-    18  Routing       the route table, from request to response
-    19  Wire          bytes of a socket, bodies of requests, heads of answers
-    20  Server        the http.server adapter: connections, answers kept ready
-    21  Workers       processes, signals, start and stop
-    22  WSGI          the application for other servers
-    23  Update        newer releases in another index
-    24  Command line  parser and main
+     9  Simple pages  Simple API in HTML and JSON, legacy JSON
+    10  Look          stylesheet, script and icon of the pages for people
+    11  For people    home, search, errors: what browsers show
+    12  Project page  a release, and the grid of all of them
+    13  Options       every setting, declared once
+    14  Files         identity, atomic writes, the cache of what was read
+    15  Tree          the names in the package directories
+    16  Directories   projects: whole files, digests, companions
+    17  Accounts      who may, by a password file that may change
+    18  Application   what it is made of, and the kinds of answers
+    19  Handlers      pages, downloads, search
+    20  Uploads       what is stored, and what is refused
+    21  Routing       the route table, from request to response
+    22  Wire          bytes of a socket, bodies of requests, heads of answers
+    23  Server        the http.server adapter, signals
+    24  Workers       processes, signals, start and stop
+    25  WSGI          the application for other servers
+    26  Update        newer releases in another index
+    27  Command line  parser and main
 """
 
 import argparse
@@ -43,6 +46,7 @@ import functools
 import gc
 import getpass
 import hashlib
+import heapq
 import hmac
 import html
 import http.client
@@ -453,6 +457,12 @@ def parse_filename(filename: str) -> Optional[Filename]:
         filetype = "bdist_dumb"
     name, version = split_stem(bare)
     return Filename(normalize(name), version, filetype) if name else None
+
+
+def wheel_tags(filename: str) -> Tuple[List[str], List[str], List[str]]:
+    """Return the python, abi and platform tags of a wheel (PEP 425)."""
+    python, abi, platform = filename[:-len(".whl")].split("-")[-3:]
+    return python.split("."), abi.split("."), platform.split(".")
 
 
 def extension_of(filename: str) -> str:
@@ -1593,7 +1603,7 @@ def first(fields: Mapping[str, Sequence[str]], name: str) -> str:
     return "" if value == "UNKNOWN" else value
 
 
-# === 9  Pages ===============================================================
+# === 9  Simple pages ========================================================
 
 
 def escape(text: str) -> str:
@@ -1877,19 +1887,6 @@ def legacy_file(file: File, base: str) -> Dict[str, Any]:
         "yanked_reason": file.yanked or None}
 
 
-WELCOME = """\
-<p>This is a package index with {{NUMPKGS}} packages.
-Install from it with</p>
-<pre>pip install --index-url {{URL}}simple/ PROJECT
-uv pip install --default-index {{URL}}simple/ PROJECT</pre>
-<p>and upload to it with</p>
-<pre>twine upload --repository-url {{URL}} dist/*
-uv publish --publish-url {{URL}} dist/*</pre>
-<p>Look at <a href="{{SIMPLE}}">the projects</a>
-or at <a href="{{PACKAGES}}">all packages</a>.</p>
-"""
-
-
 def fill_template(template: str, values: Mapping[str, str]) -> str:
     """Fill in {{NAME}} escaped and {{!NAME}} as it is; leave unknown ones.
 
@@ -1901,7 +1898,1222 @@ def fill_template(template: str, values: Mapping[str, str]) -> str:
     return re.sub(r"{{\s*(!?)\s*(\w+)\s*}}", fill, template)
 
 
-# === 10  Options ============================================================
+# === 10  Look ===============================================================
+
+# Everything that pages for people load: they ask no other host for anything.
+ICON = """\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">
+<path fill="#0b5cad" d="M16 1 30 8v16l-14 7L2 24V8z"/>
+<path fill="#6cb6ff" d="M16 1 30 8l-14 7L2 8z"/>
+<path fill="#ffd343" d="m9 4.5 14 7v6l-3-1.500v-3L6 6z"/>
+</svg>
+"""
+
+STYLE = """\
+:root {
+  color-scheme: light dark;
+  --back: #ffffff; --raised: #f5f7f9; --line: #d3dae1;
+  --text: #1b2127; --soft: #55606b; --link: #0b5cad; --on-link: #ffffff;
+  --good: #1a7f37; --half: #8a5a00; --bad: #b3261e; --mark: #fff4d6;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --back: #10151a; --raised: #1a2129; --line: #36414c;
+    --text: #e4e9ee; --soft: #a2adb8; --link: #7cbcff; --on-link: #10151a;
+    --good: #46c35f; --half: #e0ab45; --bad: #ff9088; --mark: #3a3118;
+  }
+}
+* { box-sizing: border-box; }
+html { scroll-padding-top: 1rem; }
+body {
+  margin: 0; background: var(--back); color: var(--text);
+  font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto,
+    "Liberation Sans", sans-serif;
+  overflow-wrap: break-word;
+}
+a { color: var(--link); text-underline-offset: .15em; }
+:focus-visible { outline: 3px solid var(--link); outline-offset: 2px; }
+h1 { font-size: 2rem; line-height: 1.2; margin: 0 0 .25rem; }
+h2 { font-size: 1.25rem; line-height: 1.3; margin: 2.25rem 0 .75rem; }
+h3 { font-size: 1rem; margin: 0 0 .25rem; }
+code, pre, .digest {
+  font-family: ui-monospace, "Cascadia Mono", Menlo, Consolas,
+    "Liberation Mono", monospace;
+  font-size: .875rem;
+}
+.bar, main, footer {
+  max-width: 72rem; margin: 0 auto; padding: 0 1.25rem;
+}
+header { border-bottom: 1px solid var(--line); background: var(--raised); }
+.bar {
+  display: flex; flex-wrap: wrap; align-items: center; gap: .5rem 1.5rem;
+  padding-top: .75rem; padding-bottom: .75rem;
+}
+.bar nav { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; }
+.bar nav a, .brand { text-decoration: none; }
+.bar nav a:hover, .brand:hover { text-decoration: underline; }
+.bar nav a[aria-current] { color: var(--text); font-weight: 600; }
+.brand {
+  display: flex; align-items: center; gap: .6rem;
+  color: var(--text); font-weight: 700;
+}
+.brand img { display: block; }
+.bar form { margin-left: auto; flex: 0 1 20rem; }
+main { padding-top: 2rem; padding-bottom: 1rem; min-height: 60vh; }
+footer {
+  margin-top: 2rem; padding-top: 1rem; padding-bottom: 2rem;
+  border-top: 1px solid var(--line); color: var(--soft); font-size: .875rem;
+  display: flex; flex-wrap: wrap; gap: .25rem 1.5rem;
+}
+.skip { position: absolute; left: -100vw; }
+.skip:focus { left: .5rem; top: .5rem; background: var(--back);
+  padding: .5rem 1rem; z-index: 1; }
+.hidden {
+  position: absolute; width: 1px; height: 1px; overflow: hidden;
+  clip-path: inset(50%); white-space: nowrap;
+}
+.lead { font-size: 1.125rem; margin: .25rem 0 1.25rem; max-width: 46rem; }
+.soft { color: var(--soft); }
+.lead.soft { color: var(--soft); }
+form.search { display: flex; gap: .5rem; }
+form.search input { flex: 1; min-width: 0; }
+main form.search { max-width: 46rem; font-size: 1.125rem; }
+input, button {
+  font: inherit; color: inherit; border-radius: .4rem;
+  border: 1px solid var(--soft); padding: .4rem .75rem;
+  background: var(--back);
+}
+button { cursor: pointer; font-weight: 600; }
+form > button {
+  background: var(--link); border-color: var(--link); color: var(--on-link);
+}
+button:hover { filter: brightness(1.1); }
+.numbers {
+  display: flex; flex-wrap: wrap; gap: .75rem 3rem; margin: 1.5rem 0 0;
+}
+.numbers div { display: flex; flex-direction: column-reverse; }
+.numbers dt { color: var(--soft); }
+.numbers dd {
+  margin: 0; font-size: 1.75rem; font-weight: 700; line-height: 1.2;
+  font-variant-numeric: tabular-nums;
+}
+.cards {
+  display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr));
+}
+.card {
+  border: 1px solid var(--line); border-radius: .6rem; padding: 1rem;
+  background: var(--raised); min-width: 0;
+}
+.card p { margin: 0 0 .5rem; color: var(--soft); font-size: .875rem; }
+.copy { position: relative; display: block; }
+pre {
+  margin: 0; padding: .65rem .8rem; overflow-x: auto; border-radius: .4rem;
+  border: 1px solid var(--line); background: var(--back);
+}
+.copy + .copy { margin-top: .5rem; }
+.copy button {
+  padding: .1rem .5rem; font-size: .8125rem; background: var(--raised);
+  border-color: var(--line);
+}
+.copy pre + button { position: absolute; top: .45rem; right: .45rem; }
+.copy pre { padding-right: 4.5rem; }
+.rows { list-style: none; margin: 0; padding: 0; }
+.rows li { padding: .6rem 0; border-top: 1px solid var(--line); }
+.rows li:last-child { border-bottom: 1px solid var(--line); }
+.rows p { margin: 0; }
+.rows .name { font-weight: 600; }
+.meta { color: var(--soft); font-size: .875rem;
+  display: flex; flex-wrap: wrap; align-items: center; gap: 0 1rem; }
+.digest { display: inline-flex; align-items: center; gap: .5rem; }
+.digest code { display: inline-block; max-width: 12ch; overflow: hidden;
+  text-overflow: ellipsis; white-space: nowrap; vertical-align: bottom; }
+.badge {
+  border: 1px solid currentColor; border-radius: 1rem; padding: 0 .6rem;
+  font-size: .8125rem; font-weight: 600; white-space: nowrap;
+}
+.bad { color: var(--bad); }
+.half { color: var(--half); }
+.good { color: var(--good); }
+.note {
+  border-left: .3rem solid var(--half); background: var(--mark);
+  padding: .6rem 1rem; margin: 1rem 0; border-radius: .25rem;
+}
+.note p { margin: 0; }
+.pages { display: flex; flex-wrap: wrap; gap: 1.5rem; margin: 1rem 0; }
+.scroll { overflow-x: auto; }
+.grid { border-collapse: separate; border-spacing: 2px;
+  font-size: .8125rem; line-height: 1.2; }
+.grid th { font-weight: 600; text-align: left; padding: .1rem .5rem .1rem 0;
+  white-space: nowrap; }
+.grid thead th { color: var(--soft); padding: .1rem .15rem; }
+.grid thead tr:last-child th[scope=col] {
+  writing-mode: vertical-rl; transform: rotate(180deg); padding: 0;
+  text-align: left; vertical-align: bottom; width: 1.1rem;
+  line-height: 1.1rem; font-weight: 400;
+}
+.grid tbody th { position: sticky; left: 0; background: var(--back); }
+.grid [aria-current] { color: var(--text); text-decoration: none; }
+.grid .yanked a { text-decoration: line-through; }
+.grid td, .key i {
+  width: 1.1rem; min-width: 1.1rem; height: 1.1rem; padding: 0;
+  border-radius: 3px; color: transparent; overflow: hidden;
+  font-size: 1px; border: 1px solid var(--line);
+}
+.grid .first { border-left: 0; }
+.w { background: var(--good); border-color: var(--good) !important; }
+.s { box-shadow: inset 0 0 0 3px var(--half);
+  border-color: var(--half) !important; }
+.key { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem;
+  color: var(--soft); font-size: .875rem; margin: .5rem 0; }
+.key span { display: inline-flex; align-items: center; gap: .4rem; }
+.columns { display: grid; gap: 0 2.5rem; }
+.columns > * { min-width: 0; }
+@media (min-width: 60rem) {
+  .columns { grid-template-columns: minmax(0, 1fr) 18rem; }
+}
+.description { white-space: pre-wrap; overflow-wrap: anywhere;
+  padding: 1rem; background: var(--raised); line-height: 1.5; }
+.plain { list-style: none; padding: 0; margin: 0; }
+.plain li { padding: .15rem 0; }
+.facts { margin: 0; }
+.facts dt { color: var(--soft); font-size: .875rem; }
+.facts dd { margin: 0 0 .5rem; }
+.drop {
+  border: 2px dashed var(--line); border-radius: .6rem; padding: 1.25rem;
+  display: flex; flex-wrap: wrap; align-items: center; gap: .75rem 1rem;
+}
+.drop.over { border-color: var(--link); background: var(--raised); }
+.drop input { max-width: 100%; }
+.drop label { font-weight: 600; flex: 1 0 100%; }
+progress { width: 10rem; max-width: 100%; accent-color: var(--link); }
+@media (max-width: 40rem) {
+  h1 { font-size: 1.6rem; }
+  .bar form { flex: 1 0 100%; }
+  .numbers { gap: .75rem 1.75rem; }
+}
+@media print {
+  :root {
+    --back: #fff; --raised: #fff; --text: #000; --soft: #333;
+    --link: #000; --line: #999;
+  }
+  header, footer, form, .skip, .pages, .copy button, #upload,
+  #upload-title { display: none; }
+  main { padding: 0; max-width: none; }
+  .card, .rows li, pre { break-inside: avoid; }
+  pre { white-space: pre-wrap; padding: .4rem .6rem; }
+  .cards { grid-template-columns: 1fr 1fr; }
+  .w, .s { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+}
+"""
+
+SCRIPT = """\
+"use strict";
+// Pages work without this script; it makes them quicker to use.
+
+const all = (query) => Array.from(document.querySelectorAll(query));
+const one = (query) => document.querySelector(query);
+
+function make(name, text = "", values = {}) {
+  return Object.assign(document.createElement(name),
+                       {textContent: text}, values);
+}
+
+// Copying.  Browsers have the clipboard on https and on this machine only.
+async function copy(text) {
+  if (navigator.clipboard) {
+    return navigator.clipboard.writeText(text);
+  }
+  const area = make("textarea", "", {value: text, className: "hidden"});
+  document.body.append(area);
+  area.select();
+  const done = document.execCommand("copy");
+  area.remove();
+  return done ? undefined : Promise.reject(new Error("copy"));
+}
+
+for (const place of all(".copy")) {
+  const button = make("button", "Copy", {type: "button"});
+  const what = place.dataset.label;
+  if (what) {
+    button.setAttribute("aria-label", "Copy " + what);
+  }
+  button.addEventListener("click", () => {
+    copy(place.querySelector("code").textContent)
+      .then(() => "Copied", () => "Press Ctrl+C")
+      .then((answer) => {
+        button.textContent = answer;
+        button.focus();
+        setTimeout(() => { button.textContent = "Copy"; }, 2000);
+      });
+  });
+  place.append(button);
+}
+
+// Searching while typing.
+const results = one("#results");
+if (results) {
+  const input = one("#query");
+  let timer = 0;
+  let last = input.value;
+  const search = async () => {
+    const text = input.value;
+    if (text.trim() === last.trim()) {
+      return;
+    }
+    last = text;
+    const url = "?q=" + encodeURIComponent(text);
+    const answer = await fetch(url);
+    if (!answer.ok || text !== input.value) {
+      return;
+    }
+    const page = new DOMParser().parseFromString(
+      await answer.text(), "text/html");
+    results.replaceChildren(...page.querySelector("#results").childNodes);
+    one("#count").textContent = page.querySelector("#count").textContent;
+    history.replaceState(null, "", url);
+  };
+  input.addEventListener("input", () => {
+    clearTimeout(timer);
+    timer = setTimeout(search, 150);
+  });
+}
+
+// Uploading: one file after the other, each with its bar and its answer.
+const form = one("#upload");
+if (form) {
+  const input = form.querySelector("[type=file]");
+  const list = one("#uploads");
+  let waiting = Promise.resolve();
+
+  const send = (fields, progress) => new Promise((resolve) => {
+    const request = new XMLHttpRequest();
+    const data = new FormData();
+    Object.entries(fields).forEach(([name, value]) => {
+      data.append(name, value);
+    });
+    request.open("POST", form.action);
+    request.setRequestHeader("Accept", "text/plain");
+    request.upload.addEventListener("progress", (event) => {
+      progress.max = event.total || 1;
+      progress.value = event.loaded;
+    });
+    request.addEventListener("loadend", () => resolve({
+      ok: request.status === 200,
+      text: request.responseText.trim() || request.statusText
+        || "the connection was lost; try again",
+    }));
+    request.send(data);
+  });
+
+  const upload = async (file) => {
+    const row = make("li");
+    const name = make("p", file.name, {className: "name"});
+    const progress = make("progress", "", {value: 0});
+    progress.setAttribute("aria-label", "Upload of " + file.name);
+    const said = make("p", "waits", {className: "meta"});
+    row.append(name, progress, said);
+    list.append(row);
+    await waiting;
+    // A small request first: the browser may have to ask who it is.
+    let answer = await send({":action": "verify"}, {});
+    if (answer.ok) {
+      said.textContent = "is sent";
+      answer = await send(
+        {":action": "file_upload", content: file}, progress);
+    }
+    progress.remove();
+    said.textContent = (answer.ok ? "\\u2713 " : "\\u2717 ") + answer.text;
+    said.className = answer.ok ? "good" : "bad";
+  };
+
+  const take = (files) => {
+    for (const file of files) {
+      waiting = upload(file);
+    }
+  };
+
+  input.multiple = true;
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    take(Array.from(input.files));
+    form.reset();
+  });
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    form.classList.add("over");
+  });
+  document.addEventListener("dragleave", () => {
+    form.classList.remove("over");
+  });
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    form.classList.remove("over");
+    take(Array.from(event.dataTransfer.files));
+    form.scrollIntoView();
+  });
+}
+"""
+
+
+# === 11  For people =========================================================
+
+ROWS = 50                      # entries of a list on one page
+DESCRIPTION_LIMIT = 64 * 1024  # characters; the median on PyPI is 3,000
+GRID_PYTHONS = 24              # columns of the grid, at the most ...
+GRID_PLATFORMS = 12            # ... for each of so many platforms
+LINK = re.compile(r"https?://[^\s<>\"'`\\{}|^]*[^\s<>\"'`\\{}|^.,;:!?)\]*_]")
+
+
+class Html(str):
+    """Text that is HTML already; tag() escapes any other."""
+
+
+def join(*content: str) -> Html:
+    return Html("".join(text if isinstance(text, Html) else escape(text)
+                        for text in content))
+
+
+def tag(element: str, *content: str, **attributes: Union[str, bool]) -> Html:
+    """Render an element; no other function makes HTML out of text.
+
+    >>> tag("a", "1 < 2", tag("b", "!"), href="?x&y", class_="z")
+    '<a href="?x&amp;y" class="z">1 &lt; 2<b>!</b></a>'
+    """
+    opening = [element]
+    for key, value in attributes.items():
+        key = key.rstrip("_").replace("_", "-")
+        if value is True:
+            opening.append(key)
+        elif value is not False:
+            opening.append(f'{key}="{escape(value)}"')
+    start = Html("<%s>" % " ".join(opening))
+    if element in ("br", "img", "input", "link", "meta"):
+        return start
+    return Html(f"{start}{join(*content)}</{element}>")
+
+
+class Place(NamedTuple):
+    """Where a page is, and what its reader may do there."""
+
+    up: str      # relative URL of the index, e.g. "../../"
+    base: str    # its whole URL
+    locked: Tuple[str, ...] = ()  # actions that need an account
+    uploads: bool = False         # they are possible, perhaps by an account
+
+
+class Brief(NamedTuple):
+    """What lists say about one project."""
+
+    archives: Tuple[Archive, ...]  # that it was made of
+    name: str
+    version: str    # see latest_version(); "" when nothing is listed
+    summary: str
+    files: int
+    size: int       # bytes of them
+    newest: int     # mtime_ns of the newest file
+    filename: str   # of that one
+    withheld: Tuple[Tuple[str, str], ...]  # see Project
+
+
+class Totals(NamedTuple):
+    """What the home page says about all projects."""
+
+    projects: int
+    read: int    # of them, so far
+    files: int
+    size: int    # bytes
+    newest: Tuple[Brief, ...]
+
+
+class Ignored(NamedTuple):
+    """A file that is not served."""
+
+    file: str    # path below its package directory
+    kind: str    # a key of REMEDIES
+    reason: str
+
+
+REMEDIES = {
+    "unfinished": "It is served as soon as the copy has ended.",
+    "broken": "Copy it again; if that does not help, build it anew.",
+    "shadowed": "Remove one of the two.",
+    "orphaned": "Remove it, or bring the archive.",
+    "unrecognized": "Wheels, sdists and eggs are served: build one, and "
+                    "keep the name that it was built with."}
+
+
+def brief_of(project: Project, archives: Tuple[Archive, ...]) -> Brief:
+    files = listed_files(project)
+    if not files:
+        return Brief(archives, project.name, "", "", 0, 0, 0, "",
+                     project.withheld)
+    newest = max(files, key=lambda file: file.identity.mtime_ns)
+    return Brief(
+        archives, project.name, normalize_version(latest_version(files)),
+        next((file.facts.summary for file in reversed(files)
+              if file.facts.summary), ""),
+        len(files), sum(file.identity.size for file in files),
+        newest.identity.mtime_ns, newest.archive.filename, project.withheld)
+
+
+def size_text(size: int) -> str:
+    """Return a number of bytes for people.
+
+    >>> size_text(1023), size_text(1536), size_text(3 * 1024 ** 4)
+    ('1023 bytes', '1.5 KiB', '3,072.0 GiB')
+    """
+    if size < 1024:
+        return f"{size} bytes"
+    value, unit = size / 1024, "KiB"
+    for unit in ("KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            break
+        value /= 1024
+    return f"{value:,.1f} {unit}"
+
+
+def count_text(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def time_tag(mtime_ns: int) -> Html:
+    moment = moment_of(mtime_ns).isoformat(" ", "minutes")
+    return tag("time", moment + " UTC", datetime=moment + "Z")
+
+
+def link_text(text: str) -> Html:
+    """Return text in which web addresses are links."""
+    parts, at = [], 0
+    for found in LINK.finditer(text):
+        parts += [text[at:found.start()], outside(found.group())]
+        at = found.end()
+    return join(*parts, text[at:])
+
+
+def outside(url: str, text: str = "") -> Html:
+    """Render a link that leads elsewhere; plain text if it is no URL."""
+    if not re.match("https?://", url):
+        return join(f"{text}: {url}" if text else url)
+    return tag("a", text or url, href=url, rel="nofollow noreferrer")
+
+
+def copyable(text: str, label: str) -> Html:
+    """Render a block with a button that copies it, where script runs."""
+    return tag("div", tag("pre", tag("code", text), tabindex="0"),
+               class_="copy", data_label=label)
+
+
+def searching(place: Place, query: str = "", **attributes: Union[str, bool]
+              ) -> Html:
+    """Render the search box."""
+    return tag("form", tag(
+        "input", type="search", name="q", value=query, maxlength="200",
+        placeholder="Search by name and summary",
+        aria_label="Search projects", autocomplete="off", **attributes),
+        tag("button", "Search"), role="search", class_="search",
+        action=place.up + "search/")
+
+
+def people_page(place: Place, title: str, *content: str, here: str = ""
+                ) -> Page:
+    """Render a page with what all of them have in common.
+
+    Args:
+        here: address below the index of the page, if it is in the menu.
+    """
+    menu = [tag("a", text, href=place.up + path, **(
+        {"aria_current": "page"} if path == here else {}))
+        for path, text in (("search/", "Projects"), ("simple/", "Simple API"),
+                           ("withheld/", "Not served"))]
+    brand = tag("a", tag("img", src=place.up + "favicon.ico", alt="",
+                         width="24", height="24"),
+                "Package index", href=place.up or "./", class_="brand")
+    search = "" if here in ("home", "search/") else searching(place)
+    return make_page(HTML, join(
+        Html("<!DOCTYPE html>\n"), tag(
+            "html", tag(
+                "head", tag("meta", charset="utf-8"),
+                tag("meta", name="viewport",
+                    content="width=device-width, initial-scale=1"),
+                tag("title", title),
+                tag("link", rel="icon", type="image/svg+xml",
+                    href=place.up + "favicon.ico"),
+                tag("link", rel="stylesheet",
+                    href=place.up + "-/style.css"),
+                tag("script", src=place.up + "-/script.js", defer=True)),
+            tag("body",
+                tag("a", "Skip to content", href="#main", class_="skip"),
+                tag("header", tag("div", brand, tag(
+                    "nav", *menu, aria_label="Main"), search,
+                    class_="bar")), "\n",
+                tag("main", *content, id="main"), "\n",
+                tag("footer", tag("span", f"pypi_server {__version__}"),
+                    tag("span", "Index URL: ", tag(
+                        "code", place.base + "simple/")))),
+            lang="en"), "\n").encode("utf-8", "replace"))
+
+
+def page_links(page: int, pages: int, query: str = "") -> Html:
+    """Render the way to the other pages of a list."""
+    if pages < 2:
+        return Html("")
+    links = [tag("a", text, href=f"?{query}page={number}", rel=rel)
+             for number, text, rel in ((page - 1, "← Previous", "prev"),
+                                       (page + 1, "Next →", "next"))
+             if 1 <= number <= pages]
+    return tag("nav", *links[:page > 1],
+               tag("span", f"Page {page:,} of {pages:,}", class_="soft"),
+               *links[page > 1:], class_="pages", aria_label="Pages")
+
+
+def cut_page(rows: Sequence[Value], page: int
+             ) -> Tuple[Sequence[Value], int, int]:
+    """Return (rows of a page, its number, number of pages)."""
+    pages = max(1, -(-len(rows) // ROWS))
+    page = min(max(page, 1), pages)
+    return rows[(page - 1) * ROWS:page * ROWS], page, pages
+
+
+def home_page(place: Place, totals: Optional[Totals]) -> Page:
+    """Render the home page.
+
+    Args:
+        totals: None where only accounts may know.
+    """
+    content = [
+        tag("h1", "Python packages"),
+        tag("p", "A package index for pip, uv, poetry, PDM and twine.",
+            class_="lead soft"), searching(place)]
+    if totals:
+        content.append(tag("dl", *(
+            tag("div", tag("dt", noun), tag("dd", shown))
+            for noun, shown in (("projects", f"{totals.projects:,}"),
+                                ("files", f"{totals.files:,}"),
+                                ("in all", size_text(totals.size)))),
+            class_="numbers"))
+        content.append(reading_note(totals.read, totals.projects))
+    content += [tag("h2", "Use this index"), *access_notes(place),
+                tag("div", *map(config_card, configurations(place)),
+                    class_="cards")]
+    if totals and totals.newest:
+        content += [tag("h2", "Newest uploads"), tag(
+            "ul", *(brief_row(place, brief, True)
+                    for brief in totals.newest), class_="rows")]
+    return people_page(place, "Python packages", *content,
+                       upload_form(place), here="home")
+
+
+def reading_note(read: int, projects: int) -> Html:
+    if read >= projects:
+        return Html("")
+    return tag("p", f"{read:,} of {count_text(projects, 'project')} have "
+               "been read so far; the others are counted soon.",
+               class_="soft")
+
+
+def brief_row(place: Place, brief: Brief, is_upload: bool = False) -> Html:
+    head: List[str] = [tag(
+        "a", brief.name, class_="name",
+        href=f"{place.up}project/{quote(brief.name)}/")]
+    if brief.version:
+        head += [" ", tag("span", brief.version, class_="soft")]
+    lines = [tag("p", *head)]
+    if brief.summary:
+        lines.append(tag("p", brief.summary))
+    if is_upload:
+        lines.append(tag("p", tag("span", brief.filename),
+                         time_tag(brief.newest), class_="meta"))
+    return tag("li", *lines)
+
+
+def is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def access_notes(place: Place) -> List[Html]:
+    """Return what else clients need: an account, trust."""
+    url = urlsplit(place.base)
+    notes = []
+    if {"list", "download"} & set(place.locked):
+        notes.append(join(
+            "Installing needs an account: pip asks for it, and a line ",
+            tag("code", f"machine {url.hostname} login USER password "
+                "PASSWORD"), " in ", tag("code", "~/.netrc"),
+            " tells it to pip, uv and PDM; poetry keeps it with ",
+            tag("code", "poetry config http-basic.local USER"), "."))
+    if url.scheme == "https":
+        notes.append(join(
+            "If the certificate is not from a public authority, name its CA "
+            "to the clients: ", tag("code", "pip --cert CA.pem"), ", and ",
+            tag("code", "SSL_CERT_FILE=CA.pem"), " for uv and PDM."))
+    elif not is_loopback(url.hostname or ""):
+        notes.append(join(
+            "The connection is not encrypted, so pip has to be told that it "
+            "may trust this host; the commands below do that."))
+    return [tag("div", tag("p", note), class_="note") for note in notes]
+
+
+def configurations(place: Place) -> List[Tuple[str, str, List[str]]]:
+    """Return (title, what it is for, texts to copy) for each client."""
+    url = shlex.quote(place.base + "simple/")
+    parts = urlsplit(place.base)
+    trusted = parts.scheme == "http" and not is_loopback(
+        parts.hostname or "")
+    option = f" --trusted-host {parts.netloc}" if trusted else ""
+    conf = f"[global]\nindex-url = {place.base}simple/\n"
+    if trusted:
+        conf += f"trusted-host = {parts.netloc}\n"
+    quoted = json.dumps(place.base + "simple/", ensure_ascii=False)
+    found = [
+        ("pip", "A command, or ~/.config/pip/pip.conf for all of them "
+         "(pip.ini on Windows)",
+         [f"pip install --index-url {url}{option} PROJECT", conf]),
+        ("uv", "A command, or pyproject.toml for a project",
+         [f"uv pip install --default-index {url} PROJECT",
+          f"[[tool.uv.index]]\nurl = {quoted}\ndefault = true\n"]),
+        ("poetry", "In a project",
+         [f"poetry source add --priority=primary local {url}"]),
+        ("PDM", "For all projects, or pyproject.toml for one",
+         [f"pdm config pypi.url {url}",
+          f"[[tool.pdm.source]]\nname = \"pypi\"\nurl = {quoted}\n"])]
+    if place.uploads:
+        upload = shlex.quote(place.base)
+        found += [
+            ("twine and uv", "Upload what was built",
+             [f"twine upload --repository-url {upload} dist/*",
+              f"uv publish --publish-url {upload} dist/*"]),
+            (".pypirc", "~/.pypirc, then: twine upload -r local dist/*",
+             ["[distutils]\nindex-servers = local\n\n[local]\n"
+              f"repository = {place.base}\nusername = "
+              + ("USER" if "update" in place.locked else "anyone") + "\n"
+              + ("" if "update" in place.locked
+                 else "password = none\n")])]
+    return found
+
+
+def config_card(entry: Tuple[str, str, List[str]]) -> Html:
+    title, purpose, texts = entry
+    return tag("section", tag("h3", title), tag("p", purpose), *(
+        copyable(text, f"for {title}, {number}")
+        for number, text in enumerate(texts, 1)), class_="card")
+
+
+def upload_form(place: Place) -> Html:
+    """Render the form for uploads; script makes a drop zone of it."""
+    if not place.uploads:
+        return Html("")
+    hint = "Drop files anywhere on this page, or choose them."
+    if "update" in place.locked:
+        hint += "  Your browser asks for your account."
+    return join(
+        tag("h2", "Upload", id="upload-title"),
+        tag("form",
+            tag("input", type="hidden", name=":action",
+                value="file_upload"),
+            tag("label", "Wheels, sdists and eggs", for_="file"),
+            tag("input", type="file", id="file", name="content",
+                required=True),
+            tag("button", "Upload"), tag("span", hint, class_="soft"),
+            id="upload", class_="drop", method="post",
+            action=place.up or "./", enctype="multipart/form-data"),
+        tag("ul", id="uploads", class_="rows", aria_live="polite"))
+
+
+def rank(brief: Brief, terms: Sequence[str]) -> int:
+    """Tell how well a project fits: 0 best, -1 not at all.
+
+    Args:
+        terms: in lower case; each must be in the name or in the summary.
+    """
+    best = 3
+    summary = brief.summary.lower()
+    for term in terms:
+        name = normalize(term)
+        if name and name in brief.name:
+            best = min(best, 0 if brief.name == name else
+                       1 if brief.name.startswith(name) else 2)
+        elif term not in summary:
+            return -1
+    return best
+
+
+def search_page(place: Place, query: str, found: Sequence[Brief], page: int
+                ) -> Page:
+    """Render a page of the projects that were found, or of all."""
+    shown, page, pages = cut_page(found, page)
+    count = count_text(len(found), "project")
+    if query:
+        count += f" for “{query}”"
+    link = f"q={quote(query)}&" if query else ""
+    return people_page(
+        place, f"{query} - search" if query else "Projects",
+        tag("h1", "Projects"),
+        searching(place, query, id="query", autofocus=True),
+        tag("p", count, id="count", class_="soft", role="status"),
+        tag("div", tag("ul", *(brief_row(place, brief) for brief in shown),
+                       class_="rows") if shown else tag(
+            "p", "Nothing has that in its name or summary. Try one word, "
+            "or a part of it." if query else "There are no projects yet: "
+            "copy wheels and sdists into the package directory, or upload "
+            "them."),
+            page_links(page, pages, link), id="results"),
+        here="search/")
+
+
+def withheld_page(place: Place, ignored: Sequence[Ignored], page: int,
+                  read: int, projects: int) -> Page:
+    """Render the files that are not served, why, and what to do."""
+    shown, page, pages = cut_page(ignored, page)
+    rows = [tag("li", tag("p", tag("span", entry.file, class_="name"), " ",
+                          tag("span", entry.kind, class_="badge half")),
+                tag("p", entry.reason),
+                tag("p", REMEDIES[entry.kind], class_="soft"))
+            for entry in shown]
+    return people_page(
+        place, "Not served", tag("h1", "What is not served, and why"),
+        tag("p", "Files in the package directories that no client gets to "
+            "see; also ", tag("a", "as JSON", href="?format="
+                              + quote(JSON, safe="")), ".",
+            class_="lead soft"),
+        reading_note(read, projects),
+        tag("ul", *rows, class_="rows") if rows else tag(
+            "p", "Every file is served.", class_="good"),
+        page_links(page, pages), here="withheld/")
+
+
+def withheld_json(ignored: Sequence[Ignored], read: int, projects: int
+                  ) -> Page:
+    return json_page(JSON, {
+        "projects": projects, "projects_read": read,
+        "files": [dict(entry._asdict(), remedy=REMEDIES[entry.kind])
+                  for entry in ignored]})
+
+
+# What may help against an error, by its status.
+NEXT_STEPS = {
+    400: "What was sent cannot be understood; correct it and send it again.",
+    401: "Reload the page to log in.  Accounts are made by whoever runs "
+         "this index, with the command passwd.",
+    403: "Whoever runs this index can allow it.",
+    404: "Look at the address again, or search for the project.  A file "
+         "that was copied here and is missing may not be served.",
+    405: "Go back to the page that led here.",
+    409: "Raise the version and upload that, or ask whoever runs this index "
+         "to allow replacing files.",
+    413: "Whoever runs this index can raise the limit.",
+    500: "The log of the server says what went wrong.",
+    503: "Try again in a moment.",
+    507: "Whoever runs this index has to make room on its disk."}
+
+
+def error_page(place: Place, status: int, title: str, detail: str) -> Page:
+    """Render an error, with what to do next."""
+    return people_page(
+        place, f"{status} {title}",
+        tag("h1", title), tag("p", detail, class_="lead"),
+        tag("p", NEXT_STEPS.get(status, NEXT_STEPS[400]), class_="soft"),
+        tag("p", f"Status {status}", class_="soft"))
+
+
+def stored_page(place: Place, text: str) -> Page:
+    """Render the answer to an upload without script."""
+    return people_page(
+        place, "Uploaded", tag("h1", "Uploaded"),
+        tag("p", text, class_="lead"), upload_form(place))
+
+
+# === 12  Project page =======================================================
+
+# PEP 425, 600 and 656: operating system, versions of it, architecture.
+PLATFORM = re.compile(
+    r"(manylinux|musllinux|linux|macosx|win|ios|android)\d*(?:_\d+)*_?(.*)")
+SYSTEMS = {"manylinux": "Linux", "musllinux": "Linux (musl)",
+           "linux": "Linux", "macosx": "macOS", "win": "Windows",
+           "ios": "iOS", "android": "Android"}
+ARCHITECTURES = {
+    "x86_64": ("x86-64",), "amd64": ("x86-64",), "i686": ("x86",),
+    "32": ("x86",), "aarch64": ("ARM64",), "arm64": ("ARM64",),
+    "universal2": ("ARM64", "x86-64"), "intel": ("x86-64",)}
+CLAUSE = re.compile(
+    r"\s*(>=|<=|>|<|===|==|!=|~=)\s*v?(\d+(?:\.\d+)*)(\.\*)?[^,]*")
+CLASSIFIED = re.compile(r"Programming Language :: Python :: (\d+)\.(\d+)")
+CELLS = {"w": "wheel", "s": "sdist", "n": "nothing"}
+
+
+class Python(NamedTuple):
+    """An interpreter: a column of the grid."""
+
+    kind: str                 # of its tag, e.g. "cp", or "py" for any
+    version: Tuple[int, ...]  # (3, 13); (3,) for any
+    abi: str = ""             # "t" without the global lock (PEP 703)
+
+    @property
+    def label(self) -> str:
+        text = ".".join(map(str, self.version)) + self.abi
+        kinds = {"cp": "", "py": "Python ", "pp": "PyPy "}
+        return kinds.get(self.kind, self.kind + " ") + text
+
+
+def python_of(tag_text: str, abis: Sequence[str] = ()) -> Optional[Python]:
+    """Return what a python tag names.
+
+    >>> python_of("cp313", ["cp313t"])
+    Python(kind='cp', version=(3, 13), abi='t')
+    """
+    found = re.fullmatch(r"([a-z]+)(\d)_?(\d{0,3})", tag_text)
+    if not found:
+        return None
+    kind, major, minor = found.groups()
+    version = (int(major), int(minor)) if minor else (int(major),)
+    return Python(kind, version, "t" if abis and all(
+        re.fullmatch(r"cp\d+t", abi) for abi in abis) else "")
+
+
+def fits(specifier: str, version: Tuple[int, ...]) -> bool:
+    """Tell whether some patch of a minor version may be meant (PEP 440).
+
+    >>> fits(">=3.8.1,!=3.9.*,<4", (3, 8)), fits("!=3.9.*", (3, 9))
+    (True, False)
+    """
+    return all(fits_clause(clause, version)
+               for clause in specifier.split(",") if clause.strip())
+
+
+def fits_clause(clause: str, version: Tuple[int, ...]) -> bool:
+    found = CLAUSE.fullmatch(clause)
+    if not found or len(version) < 2:
+        return True  # what is not understood forbids nothing
+    sign, text, star = found.groups()
+    numbers = tuple(map(int, text.split(".")))
+    bound = (numbers + (0,))[:2]
+    begins = version[:len(numbers)] == numbers[:2]
+    if sign in ("==", "==="):
+        return begins if star or len(numbers) > 1 else version == bound
+    if sign == "!=":
+        return not (star and len(numbers) <= 2 and begins)
+    if sign == "~=":
+        return version >= bound and version[:min(len(numbers) - 1, 2)] \
+            == numbers[:-1][:2]
+    if sign in (">=", ">"):
+        return version >= bound
+    return version < bound or (version == bound and (
+        sign == "<=" or any(numbers[2:])))
+
+
+def runs(found: Python, is_stable: bool, column: Python) -> bool:
+    """Tell whether a wheel for one Python runs on another.
+
+    Args:
+        is_stable: it uses the stable ABI only (abi3).
+    """
+    if found.kind == "py":
+        return found.version[0] == column.version[0] \
+            and found.version <= column.version
+    if found.kind != column.kind:
+        return False
+    if is_stable:
+        return not column.abi and found.version[0] == column.version[0] \
+            and found.version <= column.version
+    return found == column
+
+
+def platforms_of(platform: str) -> List[str]:
+    """Return what people call a platform tag; "" stands for any.
+
+    >>> platforms_of("macosx_11_0_universal2")
+    ['macOS ARM64', 'macOS x86-64']
+    """
+    if platform == "any":
+        return [""]
+    found = PLATFORM.fullmatch(platform)
+    if not found:
+        return [platform]
+    system, machine = found.groups()
+    return [f"{SYSTEMS[system]} {name}" for name in ARCHITECTURES.get(
+        machine, (machine.replace("_", " "),))]
+
+
+class Wheel(NamedTuple):
+    """Where a wheel runs."""
+
+    pythons: Tuple[Python, ...]
+    is_stable: bool
+    platforms: FrozenSet[str]
+    requires: str
+
+
+def wheel_of(file: File) -> Wheel:
+    pythons, abis, platforms = wheel_tags(file.archive.filename)
+    return Wheel(
+        tuple(filter(None, (python_of(text, abis) for text in pythons))),
+        "abi3" in abis,
+        frozenset(name for platform in platforms
+                  for name in platforms_of(platform)),
+        file.facts.requires_python)
+
+
+def grid_pythons(wheels: Iterable[Wheel], classifiers: Iterable[str]
+                 ) -> List[Python]:
+    """Return the columns: what wheels or classifiers name, oldest first."""
+    every = {(python, wheel.is_stable)
+             for wheel in wheels for python in wheel.pythons}
+    found = {python for python, is_stable in every
+             if python.kind != "py" and len(python.version) > 1}
+    for text in classifiers:
+        named = CLASSIFIED.fullmatch(text)
+        if named:
+            found.add(Python("cp", tuple(map(int, named.groups()))))
+    last = max((python.version for python in found if python.kind == "cp"),
+               default=(0, 0))
+    for python, is_stable in every:
+        if is_stable and python.version[0] == last[0]:
+            found.update(Python("cp", (last[0], minor)) for minor in
+                         range(python.version[-1], last[-1]))
+    if not found:
+        found = {Python("py", python.version[:1]) for python, _ in every}
+    return sorted(found, key=lambda python: (
+        python.kind != "cp", python.kind, python.version, python.abi)
+                  )[-GRID_PYTHONS:]
+
+
+def release_cells(files: Sequence[File], pythons: Sequence[Python],
+                  platforms: Sequence[str]) -> List[str]:
+    """Return the cells of a release, keys of CELLS, platform by platform."""
+    wheels = [wheel_of(file) for file in files
+              if file.archive.filetype == "bdist_wheel"]
+    sdists = [file.facts.requires_python for file in files
+              if file.archive.filetype == "sdist"]
+    cells = []
+    for platform in platforms:
+        for column in pythons:
+            if any(wheel.platforms & {"", platform}
+                   and fits(wheel.requires, column.version)
+                   and any(runs(python, wheel.is_stable, column)
+                           for python in wheel.pythons)
+                   for wheel in wheels):
+                cells.append("w")
+            elif any(fits(requires, column.version) for requires in sdists):
+                cells.append("s")
+            else:
+                cells.append("n")
+    return cells
+
+
+def releases_of(files: Sequence[File]) -> List[Tuple[str, List[File]]]:
+    """Return (version, files) of each release, the newest first."""
+    found: Dict[Tuple[Any, ...], List[File]] = {}
+    for file in files:
+        found.setdefault(version_key(file.archive.version), []).append(file)
+    return [(normalize_version(members[0].archive.version), members)
+            for members in reversed(list(found.values()))]
+
+
+def release_grid(place: Place, name: str, shown: str,
+                 releases: Sequence[Tuple[str, List[File]]],
+                 classifiers: Sequence[str]) -> Html:
+    """Render where wheels exist, where only an sdist, where nothing."""
+    wheels = [wheel_of(file) for _, files in releases for file in files
+              if file.archive.filetype == "bdist_wheel"]
+    pythons = grid_pythons(wheels, classifiers) or [Python("py", (3,))]
+    platforms = sorted({platform for wheel in wheels for platform in
+                        wheel.platforms} - {""})[:GRID_PLATFORMS] or [""]
+    groups = [tag("th", platform or "any platform", scope="colgroup",
+                  colspan=str(len(pythons))) for platform in platforms]
+    heads = [tag("th", python.label, scope="col") for python in pythons]
+    rows = []
+    for version, files in releases:
+        current: Dict[str, Union[str, bool]] = {
+            "aria_current": "page"} if version == shown else {}
+        yanked = all(file.yanked is not None for file in files)
+        rows.append(tag("tr", tag("th", tag(
+            "a", version, href=release_url(place, name, version), **current),
+            scope="row", class_="yanked" if yanked else "release"), *(
+                Html(f'<td class="{cell}">{CELLS[cell]}</td>')
+                for cell in release_cells(files, pythons, platforms))))
+    key = tag("p", *(tag("span", tag("i", class_=cell), text)
+                     for cell, text in (("w", "wheel"), ("s", "sdist only"),
+                                        ("n", "nothing"))), class_="key")
+    return join(tag("div", tag(
+        "table", tag("caption", "Releases by platform and Python version",
+                     class_="hidden"),
+        tag("thead", tag("tr", tag("td"), *groups),
+            tag("tr", tag("td"), *heads * len(platforms))),
+        tag("tbody", *rows), class_="grid"), class_="scroll", tabindex="0",
+        role="region", aria_label="Releases"), key)
+
+
+def release_url(place: Place, name: str, version: str) -> str:
+    return f"{place.up}project/{quote(name)}/{quote(version, safe='')}/"
+
+
+def file_row(place: Place, file: File) -> Html:
+    archive = file.archive
+    badges = []
+    if file.yanked is not None:
+        badges += [" ", tag("span", "yanked", class_="badge bad"), " ",
+                   tag("span", file.yanked, class_="bad")]
+    kind = {"bdist_wheel": "wheel", "bdist_egg": "egg"}.get(
+        archive.filetype, archive.filetype)
+    more = []
+    if file.facts.metadata_digest:
+        more.append(("metadata", METADATA))
+    if file.signed:
+        more.append(("signature", SIGNATURE))
+    if file.provenance:
+        more.append(("provenance", PROVENANCE))
+    url = file_url(file, place.up)
+    return tag(
+        "li", tag("p", tag("a", archive.filename, href=url, class_="name"),
+                  *badges),
+        tag("div", tag("span", kind), tag("span", size_text(
+            file.identity.size)), time_tag(file.identity.mtime_ns),
+            tag("span", "SHA-256 ", tag("code", file.facts.digests[
+                "sha256"]), class_="digest copy", data_label="digest"),
+            *(tag("a", text, href=url + suffix) for text, suffix in more),
+            class_="meta"))
+
+
+def dependencies(place: Place, requirements: Sequence[str],
+                 hosted: AbstractSet[str]) -> List[Html]:
+    """Return a list item for each requirement, with where it leads."""
+    items = []
+    for requirement in requirements:
+        found = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement)
+        name = found.group() if found else ""
+        rest = requirement[len(name):]
+        if normalize(name) in hosted:
+            items.append(tag("li", tag(
+                "a", name, href=f"{place.up}project/"
+                f"{quote(normalize(name))}/"), rest))
+        else:
+            items.append(tag("li", requirement, " ", tag(
+                "span", "not here", class_="badge half")))
+    return items
+
+
+def facts_list(metadata: Mapping[str, List[str]]) -> Html:
+    """Render the fields of core metadata that have one value."""
+    classified = [text.rpartition(" :: ")[2] for text
+                  in metadata.get("classifier", ())
+                  if text.startswith("License ::")]
+    author = first(metadata, "author-email") or first(metadata, "author")
+    rows = [(title, text) for title, text in (
+        ("Requires Python", first(metadata, "requires-python")),
+        ("Licence", first(metadata, "license-expression")
+         or first(metadata, "license")[:100] or ", ".join(classified)),
+        ("Author", author),
+        ("Maintainer", first(metadata, "maintainer-email")
+         or first(metadata, "maintainer")),
+        ("Keywords", first(metadata, "keywords"))) if text]
+    return tag("dl", *(part for title, text in rows for part in (
+        tag("dt", title), tag("dd", text))), class_="facts") \
+        if rows else Html("")
+
+
+def aside(place: Place, metadata: Mapping[str, List[str]],
+          hosted: AbstractSet[str]) -> Html:
+    """Render what core metadata tell besides the description."""
+    parts = [facts_list(metadata)]
+    links = [(label.strip(), url.strip()) for label, _, url in (
+        text.partition(",") for text in metadata.get("project-url", ()))]
+    if first(metadata, "home-page"):
+        links.insert(0, ("Home page", first(metadata, "home-page")))
+    for title, items in (
+            ("Links", [tag("li", outside(url, label))
+                       for label, url in links]),
+            ("Dependencies", dependencies(
+                place, metadata.get("requires-dist", ()), hosted)),
+            ("Classifiers", [tag("li", text) for text
+                             in metadata.get("classifier", ())])):
+        if items:
+            parts += [tag("h2", title), tag("ul", *items, class_="plain")]
+    return tag("aside", *parts, aria_label="About this release")
+
+
+def status_note(project: Project) -> Html:
+    if project.status in ("", "active"):
+        return Html("")
+    meanings = {
+        "archived": "no further releases are expected",
+        "deprecated": "use something else instead",
+        "quarantined": "it may be harmful; nothing of it is offered"}
+    reason = f" {project.reason}" if project.reason else ""
+    return tag("div", tag("p", tag("strong", f"This project is "
+                                   f"{project.status}"),
+                          f": {meanings[project.status]}.{reason}"),
+               class_="note")
+
+
+def project_page(place: Place, project: Project, version: str,
+                 metadata: Mapping[str, List[str]],
+                 hosted: AbstractSet[str], page: int) -> Page:
+    """Render a release of a project, and the grid of all of them.
+
+    Args:
+        version: normalized; "" when there is none to show.
+        metadata: of a file of that release, see parse_metadata().
+        hosted: normalized names of the projects that are here.
+        page: of the grid; 0 for the one that has this release.
+    """
+    releases = releases_of(listed_files(project))
+    if not page:
+        page = 1 + next((at for at, (found, _) in enumerate(releases)
+                         if found == version), 0) // ROWS
+    shown, page, pages = cut_page(releases, page)
+    files = dict(releases).get(version, [])
+    title = first(metadata, "name") or project.name
+    content = [
+        tag("h1", title, " ", tag("span", version, class_="soft")),
+        tag("p", first(metadata, "summary"), class_="lead"),
+        status_note(project)]
+    if files:
+        content += [
+            copyable(install_command(place, project, version), "command"),
+            tag("h2", count_text(len(releases), "release")),
+            release_grid(place, project.name, version, shown,
+                         metadata.get("classifier", ())),
+            page_links(page, pages)]
+    left = []
+    if files:
+        left += [tag("h2", f"Files of {version}"),
+                 tag("ul", *(file_row(place, file)
+                             for file in reversed(files)), class_="rows")]
+    if project.withheld:
+        left.append(tag("p", count_text(len(project.withheld), "file"),
+                        " of this project not served: ",
+                        tag("a", "see why", href=place.up + "withheld/"),
+                        class_="half"))
+    left += description(metadata)
+    return people_page(
+        place, f"{title} {version}", *content, tag(
+            "div", tag("div", *left), aside(place, metadata, hosted),
+            class_="columns"), upload_form(place))
+
+
+def install_command(place: Place, project: Project, version: str) -> str:
+    """Return the command that installs a release, or the latest one."""
+    texts = configurations(place)[0][2]
+    latest = normalize_version(latest_version(listed_files(project)))
+    pinned = "" if version == latest else f"=={version}"
+    return texts[0].replace("PROJECT", shlex.quote(project.name + pinned))
+
+
+def description(metadata: Mapping[str, List[str]]) -> List[Html]:
+    """Render the description as it is, whatever markup it has."""
+    text = metadata.get("description", [""])[0].strip()
+    if not text or text == "UNKNOWN":
+        return []
+    content = [tag("h2", "Description"),
+               tag("pre", link_text(text[:DESCRIPTION_LIMIT]),
+                   class_="description", tabindex="0")]
+    if len(text) > DESCRIPTION_LIMIT:
+        content.append(tag("p", "The rest of it is in the metadata of the "
+                           "files.", class_="soft"))
+    return content
+
+
+# === 13  Options ============================================================
 
 
 class Config(NamedTuple):
@@ -1962,7 +3174,8 @@ COMMON = ("", "run", "update")  # "" stands for: before the command
 ACTIONS = ("download", "list", "update")
 LOG_STREAMS = ("stderr", "stdout", "none")
 # First parts of addresses that are not for --health-endpoint.
-RESERVED = ("simple", "packages", "pypi", "legacy", "RPC2", "favicon.ico")
+RESERVED = ("simple", "packages", "pypi", "legacy", "RPC2", "favicon.ico",
+            "-", "search", "withheld", "project")
 BACKENDS = ("auto", "simple-dir", "cached-dir")
 SERVERS = ("auto", "wsgiref", "gunicorn", "gevent", "waitress", "cherrypy",
            "twisted", "paste")
@@ -2231,7 +3444,7 @@ OPTIONS = (
 )
 
 
-# === 11  Files ==============================================================
+# === 14  Files ==============================================================
 
 LOG = logging.getLogger("pypi_server")
 # Changes of what is served; they are logged at any level.
@@ -2697,7 +3910,7 @@ class FactCache:
                 self.database = None
 
 
-# === 12  Tree ===============================================================
+# === 15  Tree ===============================================================
 
 # A directory may change again within the tick of its own time stamp, so it
 # is listed again until the stamp has been seen for this long ...
@@ -2759,11 +3972,13 @@ class Draft:
     def add(self, root: str, directory: str, name: str) -> None:
         if name.endswith(COMPANIONS):
             self.companions.add(f"{root}/{directory}{name}")
+            self.touch(name)
         elif name.endswith(STATUS):
             project = normalize(name[:-len(STATUS)])
             self.statuses[project] = tuple(sorted({
                 *self.statuses.get(project, ()),
                 (self.order[root], f"{root}/{directory}{name}")}))
+            self.touch(name)
         else:
             parsed = parse_filename(name)
             if parsed:
@@ -2784,6 +3999,7 @@ class Draft:
     def remove(self, root: str, directory: str, name: str) -> None:
         path = f"{root}/{directory}{name}"
         self.companions.discard(path)
+        self.touch(name)
         if name.endswith(STATUS):
             project = normalize(name[:-len(STATUS)])
             self.statuses[project] = tuple(
@@ -2796,6 +4012,14 @@ class Draft:
             del self.members(archive.project)[name]
         for other in shadowed:
             self.add_archive(other)
+
+    def touch(self, name: str) -> None:
+        """Let the project that a companion is about count as changed."""
+        archive = self.archives.get(name.rpartition(".")[0])
+        project = archive.project if archive else normalize(
+            name[:-len(STATUS)])
+        if project in self.last.projects:
+            self.members(project)
 
     def place(self, archive: Archive) -> Tuple[int, str]:
         return self.order[archive.root], archive.directory
@@ -2969,8 +4193,9 @@ class Tree:
             LOG.warning("%s is not served: %s", path, problem)
 
 
-# === 13  Directories ========================================================
+# === 16  Directories ========================================================
 
+UNSETTLED = "it is still being written"  # why a file is withheld
 CHECK_INTERVAL = 0.3  # seconds that an answer may be older than the disk
 SLOW_INTERVAL = 0.7   # the same where it takes long to look
 # seconds between two looks of the thread that reads ahead of requests
@@ -3008,6 +4233,20 @@ class Changes:
         with self.lock:
             count, = struct.unpack_from("Q", self.memory, 8 * self.place)
             struct.pack_into("Q", self.memory, 8 * self.place, count + 1)
+
+# Projects that a request may bring up to date in lists; the thread that reads
+# ahead does it with the others.
+CATCH_UP = 20
+NEWEST = 8  # uploads on the home page
+
+
+class Catalogue(NamedTuple):
+    """What lists show, of one moment."""
+
+    snapshot: Snapshot
+    noted: int  # how often something was noted before
+    briefs: Tuple[Brief, ...]  # of all projects, by name
+    totals: Totals
 
 
 class State(NamedTuple):
@@ -3080,7 +4319,7 @@ class Reader:
                 self.note(path, facts.problem)
                 return facts, True
         if self.settles_in(path, identity, known) > 0:
-            return withheld("it is still being written"), False
+            return withheld(UNSETTLED), False
         try:
             facts = self.read(archive, identity, algorithms)
         except OSError as error:
@@ -3143,6 +4382,10 @@ class Directories:
         self.reader = Reader(cache)
         self.algorithms = frozenset(algorithms)
         self.states: Recent[State] = Recent(KEEP_FILES)
+        self.briefs: Dict[str, Brief] = {}  # of projects that were examined
+        self.noted = 0
+        self.kept = Catalogue(
+            self.tree.snapshot, 0, (), Totals(0, 0, 0, 0, ()))
         self.lock = threading.Lock()  # held to change the tree
         self.check_at = 0.0           # monotonic
         self.changes = Changes()
@@ -3302,9 +4545,11 @@ class Directories:
         files.sort(key=lambda file: (version_key(file.archive.version),
                                      file.archive.filename))
         status, reason = self.status(name, snapshot)
+        project = Project(name, tuple(files), status, reason, tuple(refused))
+        self.briefs[name] = brief_of(project, archives)
+        self.noted += 1
         return State(
-            Project(name, tuple(files), status, reason, tuple(refused)),
-            {file.archive.filename: file for file in files},
+            project, {file.archive.filename: file for file in files},
             snapshot, seen, until, settled, algorithms)
 
     def look_at(self, name: str, snapshot: Snapshot) -> Tuple[Any, ...]:
@@ -3368,6 +4613,66 @@ class Directories:
                 () if final else (("Retry-After", "1"),))
         return File(archive, identity, facts, None, False, False)
 
+    # The lists
+
+    def catalogue(self) -> Catalogue:
+        """Return what lists show, made anew when something has changed.
+
+        A file that was replaced in place shows when its project is asked
+        for, since nothing looks at every file again and again.
+        """
+        snapshot = self.index()
+        kept = self.kept
+        if kept.snapshot is snapshot and kept.noted == self.noted:
+            return kept
+        behind = [name for name, archives in snapshot.projects.items()
+                  if not self.is_noted(name, archives)]
+        if len(behind) <= CATCH_UP:
+            for name in behind:
+                if self.is_read(snapshot.projects[name]):
+                    self.state(name, snapshot, self.algorithms)
+        noted = self.noted
+        for name in self.briefs.keys() - snapshot.projects.keys():
+            self.briefs.pop(name, None)
+        briefs, read = [], 0
+        for name, archives in sorted(snapshot.projects.items()):
+            brief = self.briefs.get(name)
+            read += brief is not None
+            briefs.append(brief or Brief(
+                archives, name, "", "", 0, 0, 0, "", ()))
+        self.kept = Catalogue(snapshot, noted, tuple(briefs), Totals(
+            len(briefs), read, sum(brief.files for brief in briefs),
+            sum(brief.size for brief in briefs), tuple(heapq.nlargest(
+                NEWEST, (brief for brief in briefs if brief.files),
+                key=lambda brief: brief.newest))))
+        return self.kept
+
+    def is_noted(self, name: str, archives: Tuple[Archive, ...]) -> bool:
+        brief = self.briefs.get(name)
+        return brief is not None and brief.archives is archives
+
+    def is_read(self, archives: Sequence[Archive]) -> bool:
+        """Tell whether the facts of all these are known as they are now."""
+        known = self.reader.cache.get([archive.path for archive in archives])
+        return all(archive.path in known
+                   and known[archive.path][0] == look(archive.path)
+                   for archive in archives)
+
+    def ignored(self, catalogue: Catalogue) -> Iterator[Ignored]:
+        """Yield the files that are not served, by reason."""
+        archives = catalogue.snapshot.archives
+        for brief in catalogue.briefs:
+            for filename, problem in brief.withheld:
+                yield Ignored(
+                    archives[filename].location,
+                    "unfinished" if problem == UNSETTLED else "broken",
+                    problem)
+        for (root, directory), listing in sorted(self.tree.listings.items()):
+            for name in sorted(listing.names):
+                found = why_ignored(f"{root}/{directory}", name, archives)
+                if found:
+                    yield Ignored(directory + name, *found)
+
     # The changes that this server makes
 
     def store(self, archive: Archive, facts: Facts,
@@ -3394,7 +4699,33 @@ class Directories:
         with self.lock:
             self.tree.patch(archive.root, archive.directory, frozenset(added),
                             frozenset(map(os.path.basename, removed)))
+        self.briefs.pop(archive.project, None)
+        self.noted += 1
         self.changes.note()
+
+
+def why_ignored(folder: str, name: str, archives: Mapping[str, Archive]
+                ) -> Optional[Tuple[str, str]]:
+    """Return (kind, reason) of a file that is no archive, or in a shadow.
+
+    Args:
+        folder: its directory, absolute, with a final slash.
+    """
+    served = archives.get(name)
+    if served is not None:
+        return None if served.path == folder + name else (
+            "shadowed", f"{served.location} has the same name and comes "
+            "first")
+    if name.endswith(STATUS):
+        return None
+    if name.endswith(COMPANIONS):
+        archive = archives.get(name.rpartition(".")[0])
+        return None if archive and archive.path == folder + \
+            archive.filename else ("orphaned", "the archive that it belongs "
+                                   "to is not beside it")
+    if name.endswith(UNFINISHED):
+        return "unfinished", "its name is that of a copy under way"
+    return "unrecognized", "its name is not that of an archive"
 
 
 class Warmer:
@@ -3455,7 +4786,7 @@ class Warmer:
             give_back_memory()
 
 
-# === 14  Accounts ===========================================================
+# === 17  Accounts ===========================================================
 
 # Verified pairs that are remembered; more users nobody has in one file.
 KEEP_PAIRS = 10000
@@ -3681,14 +5012,15 @@ def rewrite_passwords(path: str, user: str, digest: Optional[str]) -> None:
     replace_text(path, "".join(kept))
 
 
-# === 15  Application ========================================================
+# === 18  Application ========================================================
 
 PAGES_LIMIT = 64 * 1024 ** 2  # bytes of rendered pages that are kept
-# Pages for people hold no script, and load nothing from anywhere.
+# Pages for people load nothing from elsewhere, and hold no script themselves.
 FOR_PEOPLE = (
     ("Content-Security-Policy",
-     "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; "
-     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"),
+     "default-src 'none'; style-src 'self'; script-src 'self'; "
+     "img-src 'self'; connect-src 'self'; form-action 'self'; "
+     "base-uri 'none'; frame-ancestors 'none'"),
     ("Referrer-Policy", "same-origin"))
 NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
 
@@ -3898,6 +5230,16 @@ def reply_file(app: App, request: Request, path: str, identity: Identity,
         FileSlice(path, identity, start, length))
 
 
+def place_of(request: Request, app: Optional[App] = None) -> Place:
+    """Return what a page for people must know of its surroundings."""
+    up = "../" * (request.path.count("/") - 1)
+    if app is None:
+        return Place(up, request.base)
+    locked = app.config.authenticated
+    return Place(up, request.base, locked, not app.config.read_only and (
+        "update" not in locked or app.check is not None))
+
+
 def error_response(request: Request, error: HTTPError) -> Response:
     """Render an error as the client likes it, and in the reason phrase.
 
@@ -3911,13 +5253,14 @@ def error_response(request: Request, error: HTTPError) -> Response:
             "message": error.detail, "title": title,
             "code": f"{error.status} {error.detail}"})
     elif media_type == HTML:
-        text = html_page(HTML, f"{error.status} {title}",
-                         f"<p>{escape(error.detail)}</p>\n").body.decode()
+        text = error_page(place_of(request), error.status, title,
+                          error.detail).body.decode()
     else:
         text = error.detail + "\n"
     return Response(
         error.status, (content_type(media_type), NO_STORE, NO_SNIFFING)
-        + error.headers, text.encode("utf-8", "replace"),
+        + FOR_PEOPLE * (media_type == HTML) + error.headers,
+        text.encode("utf-8", "replace"),
         printable(error.detail)[:200].encode(
             "latin-1", "replace").decode("latin-1"))
 
@@ -3929,24 +5272,117 @@ def phrase(status: int) -> str:
         return "Error"
 
 
-# === 16  Handlers ===========================================================
-
-# A one-pixel GIF: browsers ask for an icon, which is no project.
-ICON = (b"GIF89a\1\0\1\0\x80\0\0\0\0\0\0\0\0!\xf9\4\1\0\0\0\0,\0\0\0\0\1\0\1"
-        b"\0\0\2\2D\1\0;")
+# === 19  Handlers ===========================================================
 
 
 def home(app: App, request: Request) -> Response:
     """Answer with the home page, or with the one of --welcome."""
-    snapshot = app.directories.index()
-    content = fill_template(app.welcome or WELCOME, {
-        "URL": request.base, "VERSION": __version__,
-        "NUMPKGS": str(len(snapshot.archives)),
-        "PACKAGES": "packages/", "SIMPLE": "simple/"})
     if app.welcome:
-        return reply_page(request, make_page(HTML, content.encode("utf-8")))
-    return reply_page(request, html_page(HTML, "Python packages", content),
-                      FOR_PEOPLE)
+        snapshot = app.directories.index()
+        return reply_page(request, make_page(HTML, fill_template(
+            app.welcome, {
+                "URL": request.base, "VERSION": __version__,
+                "NUMPKGS": str(len(snapshot.archives)),
+                "PACKAGES": "packages/", "SIMPLE": "simple/"}
+        ).encode("utf-8")))
+    place = place_of(request, app)
+    totals = None if "list" in place.locked \
+        else app.directories.catalogue().totals
+    return reply_page(request, home_page(place, totals), FOR_PEOPLE)
+
+
+def look_of_pages(app: App, request: Request, name: str) -> Response:
+    """Answer with the stylesheet or the script of the pages for people."""
+    kinds = {"style.css": ("text/css", STYLE),
+             "script.js": ("text/javascript", SCRIPT)}
+    if name not in kinds:
+        raise HTTPError(404, "nothing at this address")
+    media_type, text = kinds[name]
+    return reply_page(request, kept_page(
+        app, ("look", name), text,
+        lambda: make_page(media_type, text.encode("utf-8"))))
+
+
+def query_values(request: Request) -> Dict[str, str]:
+    """Return the values of a query, by name."""
+    pairs = (pair.partition("=") for pair in request.query.split("&"))
+    return {name: unquote(value.replace("+", " ")) for name, _, value in pairs}
+
+
+def page_number(values: Mapping[str, str]) -> int:
+    """Return the page of a list that is asked for; 0 when none is."""
+    text = values.get("page", "")
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else 0
+
+
+def find_projects(app: App, request: Request) -> Response:
+    """Answer with the projects of which something is searched, or all."""
+    values = query_values(request)
+    query = " ".join(values.get("q", "").split())[:QUERY_LIMIT]
+    terms = query.lower().split()[:TERMS_LIMIT]
+    found: Sequence[Brief] = app.directories.catalogue().briefs
+    if terms:
+        ranked = [(rank(brief, terms), brief) for brief in found]
+        found = [brief for place, brief in sorted(
+            (pair for pair in ranked if pair[0] >= 0),
+            key=operator.itemgetter(0))]
+    return reply_page(request, search_page(
+        place_of(request, app), query, found, page_number(values)),
+        FOR_PEOPLE)
+
+
+def not_served(app: App, request: Request) -> Response:
+    """Answer with the files that are not served, and why; also as JSON."""
+    media_type = wanted_type(request, (HTML, JSON))
+    catalogue = app.directories.catalogue()
+    ignored = list(app.directories.ignored(catalogue))
+    counts = catalogue.totals.read, catalogue.totals.projects
+    if media_type == JSON:
+        return reply_page(request, withheld_json(ignored, *counts))
+    return reply_page(request, withheld_page(
+        place_of(request, app), ignored, page_number(query_values(request)),
+        *counts), FOR_PEOPLE)
+
+
+def project_for_people(app: App, request: Request, project: str,
+                       version: str = "") -> Response:
+    """Answer with a release of a project, the latest if none is named."""
+    name = normalize(project)
+    found = app.directories.project(name)
+    if found is None:
+        raise HTTPError(404, f"no project named {project!r}")
+    if name != project:
+        return redirect("../" * (2 if version else 1) + quote(name) + "/"
+                        + (quote(version, safe="") + "/") * bool(version),
+                        request)
+    files = listed_files(found)
+    shown = normalize_version(version or latest_version(files)) \
+        if files else ""
+    files = tuple(file for file in files
+                  if normalize_version(file.archive.version) == shown)
+    if version and not files:
+        raise HTTPError(404, f"no release {version!r} of {name!r}")
+    place = place_of(request, app)
+    page = page_number(query_values(request))
+    snapshot = app.directories.tree.snapshot
+
+    def render() -> Page:
+        return project_page(
+            place, found, shown, release_metadata(app, files),
+            snapshot.projects.keys(), page)
+    return reply_page(request, kept_page(
+        app, ("people", name, shown, page, place), (found, snapshot), render,
+        lambda kept, new: kept[0] is new[0] and kept[1] is new[1]),
+        FOR_PEOPLE)
+
+
+def release_metadata(app: App, files: Sequence[File]) -> Dict[str, List[str]]:
+    """Return the core metadata of a release, see parse_metadata()."""
+    if not files:
+        return {}
+    # A wheel says most; an sdist of old tools says nothing of dependencies.
+    best = max(files, key=lambda file: bool(file.facts.metadata_digest))
+    return parse_metadata(app.directories.reader.metadata(best))
 
 
 def project_list(app: App, request: Request) -> Response:
@@ -4057,11 +5493,9 @@ def legacy_project(app: App, request: Request, project: str,
              if version_key(file.archive.version) == version_key(shown)]
     if not files:
         raise HTTPError(404, f"no release {version!r} of {found.name!r}")
-    # A wheel says most; an sdist of old tools says nothing of dependencies.
-    best = max(files, key=lambda file: bool(file.facts.metadata_digest))
-    metadata = parse_metadata(app.directories.reader.metadata(best))
     return reply_page(request, legacy_json(
-        found, shown, not version, metadata, request.base),
+        found, shown, not version, release_metadata(app, files),
+        request.base),
         (("Access-Control-Allow-Origin", "*"),))
 
 
@@ -4086,12 +5520,14 @@ def health(app: App, request: Request) -> Response:
 
 def icon(app: App, request: Request) -> Response:
     """Answer with an icon, which browsers ask for; it is no project."""
-    return Response(200, (content_type("image/gif"),
-                          ("Cache-Control", "max-age=86400")), ICON)
+    return Response(200, (
+        content_type("image/svg+xml"), ("Cache-Control", "max-age=86400"),
+        NO_SNIFFING), ICON.encode("ascii"))
 
 
 XML = "text/xml"
 SEARCH_LIMIT = 64 * 1024  # bytes of a search; pip sends 300
+QUERY_LIMIT = 200         # characters of a search by people
 TERMS_LIMIT = 20          # each is looked for in every project
 
 
@@ -4159,7 +5595,7 @@ def parse_search(request: Request) -> Tuple[
     return names, summaries, combine
 
 
-# === 17  Uploads ============================================================
+# === 20  Uploads ============================================================
 
 # bytes of all text fields; long descriptions on PyPI are about 1 MiB
 FORM_LIMIT = 16 * 1024 ** 2
@@ -4247,6 +5683,11 @@ def upload(app: App, request: Request) -> Response:
         raise
     finally:
         form.close()
+    if choose_media_type(
+            request.headers.get("accept", ""), (TEXT, HTML)) == HTML:
+        return Response(
+            200, (content_type(HTML), NO_STORE, NO_SNIFFING) + FOR_PEOPLE,
+            stored_page(place_of(request, app), text).body)
     return Response(200, (content_type(TEXT), NO_STORE),
                     (text + "\n").encode("utf-8"))
 
@@ -4600,7 +6041,7 @@ def audit(request: Request, verb: str, *details: str) -> None:
         (request.user, "at", request.client, verb) + details)))
 
 
-# === 18  Routing ============================================================
+# === 21  Routing ============================================================
 
 
 class Route(NamedTuple):
@@ -4616,6 +6057,15 @@ ROUTES = (
     Route("GET", "", add_slash, ""),
     Route("GET", "/favicon.ico", icon, ""),
     Route("GET", "/health", health, ""),
+    Route("GET", "/-/{name}", look_of_pages, ""),
+    Route("GET", "/search", add_slash, "list"),
+    Route("GET", "/search/", find_projects, "list"),
+    Route("GET", "/withheld", add_slash, "list"),
+    Route("GET", "/withheld/", not_served, "list"),
+    Route("GET", "/project/{project}", add_slash, "list"),
+    Route("GET", "/project/{project}/", project_for_people, "list"),
+    Route("GET", "/project/{project}/{version}", add_slash, "list"),
+    Route("GET", "/project/{project}/{version}/", project_for_people, "list"),
     Route("GET", "/simple", add_slash, "list"),
     Route("GET", "/simple/", project_list, "list"),
     Route("GET", "/simple/{project}", add_slash, "list"),
@@ -4821,7 +6271,7 @@ def log_response(config: Config, request: Request,
         LOG.info("%s", format_record(config.log_err_frmt, values))
 
 
-# === 19  Wire ===============================================================
+# === 22  Wire ===============================================================
 
 # Seconds.  Clients reuse a connection within moments; uv keeps 20 for later.
 IDLE_TIMEOUT = 60
@@ -5120,7 +6570,7 @@ def message(request: Request, head: Optional[Head], response: Response,
     return data
 
 
-# === 20  Server =============================================================
+# === 23  Server =============================================================
 
 # Seconds
 POLL_INTERVAL = 0.2  # to notice that the server shall stop
@@ -5479,7 +6929,7 @@ class Server(ThreadingHTTPServer):
             self.changed.wait_for(lambda: not self.connections, GRACE)
 
 
-# === 21  Workers ============================================================
+# === 24  Workers ============================================================
 
 MANY_FILES = 65536  # as many as anybody needs
 # Seconds that a thread waits for the interpreter before it insists.  With the
@@ -5616,7 +7066,7 @@ def allow_many_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-# === 22  WSGI ===============================================================
+# === 25  WSGI ===============================================================
 
 
 class FileBlocks:
@@ -5968,7 +7418,7 @@ WSGI_SERVERS: Dict[str, Tuple[str, Callable[
     "paste": ("paste.httpserver", serve_paste)}
 
 
-# === 23  Update =============================================================
+# === 26  Update =============================================================
 
 CONNECTIONS = 8        # to the upstream index at once; pip has one, uv 50
 UPSTREAM_TIMEOUT = 30  # seconds
@@ -6214,12 +7664,6 @@ def is_alike(archive: Archive, offer: Offer) -> bool:
     other_python, other_abi, other_platforms = wheel_kind(offer.filename)
     return (python, abi) == (other_python, other_abi) and bool(
         platforms & other_platforms)
-
-
-def wheel_tags(filename: str) -> Tuple[List[str], List[str], List[str]]:
-    """Return the python, abi and platform tags of a wheel (PEP 425)."""
-    python, abi, platform = filename[:-len(".whl")].split("-")[-3:]
-    return python.split("."), abi.split("."), platform.split(".")
 
 
 def wheel_kind(filename: str) -> Tuple[str, str, FrozenSet[str]]:
@@ -6478,7 +7922,7 @@ def keep(update: Update, path: str) -> str:
     return ""
 
 
-# === 24  Command line =======================================================
+# === 27  Command line =======================================================
 
 
 def make_parser() -> argparse.ArgumentParser:
