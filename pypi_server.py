@@ -1776,7 +1776,8 @@ def archives_html(locations: Sequence[str]) -> Page:
     """Render the list of all archives, for people and --find-links."""
     return html_page(HTML, "Packages", "".join(
         anchor(quote(location), location.rpartition("/")[2]) + "<br>\n"
-        for location in locations))
+        for location in locations)
+        + f"<p>{anchor('../withheld/', 'What is not served, and why')}</p>\n")
 
 
 # Keys of "info" in legacy JSON, and the metadata fields that they show:
@@ -1997,11 +1998,9 @@ button:hover { filter: brightness(1.1); }
   margin: 0; font-size: 1.75rem; font-weight: 700; line-height: 1.2;
   font-variant-numeric: tabular-nums;
 }
-.cards {
-  display: grid; gap: 1rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 30rem), 1fr));
-}
+.cards { columns: 2 30rem; column-gap: 1rem; }
 .card {
+  break-inside: avoid; margin-bottom: 1rem;
   border: 1px solid var(--line); border-radius: .6rem; padding: 1rem;
   background: var(--raised); min-width: 0;
 }
@@ -2011,6 +2010,7 @@ pre {
   margin: 0; padding: .65rem .8rem; overflow-x: auto; border-radius: .4rem;
   border: 1px solid var(--line); background: var(--back);
 }
+.copy pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 .copy + .copy { margin-top: .5rem; }
 .copy button {
   padding: .1rem .5rem; font-size: .8125rem; background: var(--raised);
@@ -2044,7 +2044,7 @@ pre {
 .scroll { overflow-x: auto; }
 .grid { border-collapse: separate; border-spacing: 2px;
   font-size: .8125rem; line-height: 1.2; }
-.grid th { font-weight: 600; text-align: left; padding: .1rem .5rem .1rem 0;
+.grid th { font-weight: 600; text-align: left; padding: .1rem .75rem .1rem 0;
   white-space: nowrap; }
 .grid thead th { color: var(--soft); padding: .1rem .15rem; }
 .grid thead tr:last-child th[scope=col] {
@@ -2057,13 +2057,13 @@ pre {
 .grid .yanked a { text-decoration: line-through; }
 .grid td, .key i {
   width: 1.1rem; min-width: 1.1rem; height: 1.1rem; padding: 0;
-  border-radius: 3px; color: transparent; overflow: hidden;
-  font-size: 1px; border: 1px solid var(--line);
+  border-radius: 3px; color: transparent; overflow: hidden; font-size: 1px;
 }
-.grid .first { border-left: 0; }
-.w { background: var(--good); border-color: var(--good) !important; }
-.s { box-shadow: inset 0 0 0 3px var(--half);
-  border-color: var(--half) !important; }
+.grid .first { border-left: .6rem solid transparent; min-width: 1.7rem;
+  background-clip: padding-box; }
+.w { background: var(--good); }
+.s { box-shadow: inset 0 0 0 3px var(--half); }
+.n { box-shadow: inset 0 0 0 1px var(--line); }
 .key { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem;
   color: var(--soft); font-size: .875rem; margin: .5rem 0; }
 .key span { display: inline-flex; align-items: center; gap: .4rem; }
@@ -2097,12 +2097,13 @@ progress { width: 10rem; max-width: 100%; accent-color: var(--link); }
     --back: #fff; --raised: #fff; --text: #000; --soft: #333;
     --link: #000; --line: #999;
   }
-  header, footer, form, .skip, .pages, .copy button, #upload,
+  header, footer, form.search, .skip, .pages, .copy button, #upload,
   #upload-title { display: none; }
   main { padding: 0; max-width: none; }
-  .card, .rows li, pre { break-inside: avoid; }
-  pre { white-space: pre-wrap; padding: .4rem .6rem; }
-  .cards { grid-template-columns: 1fr 1fr; }
+  .rows li, pre { break-inside: avoid; }
+  .cards { columns: 2; }
+  .card { padding: .5rem .75rem; }
+  .copy pre { padding: .4rem .6rem; }
   .w, .s { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 """
@@ -2377,6 +2378,11 @@ def count_text(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
+def sentence(text: str) -> str:
+    """Return what a client is told in the form that people like."""
+    return text[:1].upper() + text[1:] + "." * (not text.endswith("."))
+
+
 def time_tag(mtime_ns: int) -> Html:
     moment = moment_of(mtime_ns).isoformat(" ", "minutes")
     return tag("time", moment + " UTC", datetime=moment + "Z")
@@ -2409,7 +2415,7 @@ def searching(place: Place, query: str = "", **attributes: Union[str, bool]
     """Render the search box."""
     return tag("form", tag(
         "input", type="search", name="q", value=query, maxlength="200",
-        placeholder="Search by name and summary",
+        placeholder="Search projects",
         aria_label="Search projects", autocomplete="off", **attributes),
         tag("button", "Search"), role="search", class_="search",
         action=place.up + "search/")
@@ -2667,7 +2673,7 @@ def withheld_page(place: Place, ignored: Sequence[Ignored], page: int,
     shown, page, pages = cut_page(ignored, page)
     rows = [tag("li", tag("p", tag("span", entry.file, class_="name"), " ",
                           tag("span", entry.kind, class_="badge half")),
-                tag("p", entry.reason),
+                tag("p", sentence(entry.reason)),
                 tag("p", REMEDIES[entry.kind], class_="soft"))
             for entry in shown]
     return people_page(
@@ -2711,7 +2717,7 @@ def error_page(place: Place, status: int, title: str, detail: str) -> Page:
     """Render an error, with what to do next."""
     return people_page(
         place, f"{status} {title}",
-        tag("h1", title), tag("p", detail, class_="lead"),
+        tag("h1", title), tag("p", sentence(detail), class_="lead"),
         tag("p", NEXT_STEPS.get(status, NEXT_STEPS[400]), class_="soft"),
         tag("p", f"Status {status}", class_="soft"))
 
@@ -2720,7 +2726,7 @@ def stored_page(place: Place, text: str) -> Page:
     """Render the answer to an upload without script."""
     return people_page(
         place, "Uploaded", tag("h1", "Uploaded"),
-        tag("p", text, class_="lead"), upload_form(place))
+        tag("p", sentence(text), class_="lead"), upload_form(place))
 
 
 # === 12  Project page =======================================================
@@ -2728,8 +2734,9 @@ def stored_page(place: Place, text: str) -> Page:
 # PEP 425, 600 and 656: operating system, versions of it, architecture.
 PLATFORM = re.compile(
     r"(manylinux|musllinux|linux|macosx|win|ios|android)\d*(?:_\d+)*_?(.*)")
-SYSTEMS = {"manylinux": "Linux", "musllinux": "Linux (musl)",
-           "linux": "Linux", "macosx": "macOS", "win": "Windows",
+# In the order of the columns.
+SYSTEMS = {"manylinux": "Linux", "linux": "Linux", "macosx": "macOS",
+           "win": "Windows", "musllinux": "Linux (musl)",
            "ios": "iOS", "android": "Android"}
 ARCHITECTURES = {
     "x86_64": ("x86-64",), "amd64": ("x86-64",), "i686": ("x86",),
@@ -2834,6 +2841,14 @@ def platforms_of(platform: str) -> List[str]:
         machine, (machine.replace("_", " "),))]
 
 
+def platform_order(platform: str) -> Tuple[int, str]:
+    """Return the place of a column; what is rare comes last."""
+    systems = list(SYSTEMS.values())
+    system, _, machine = platform.rpartition(" ")
+    return (systems.index(system) if system in systems else len(systems),
+            "" if machine == "x86-64" else platform)
+
+
 class Wheel(NamedTuple):
     """Where a wheel runs."""
 
@@ -2916,11 +2931,14 @@ def release_grid(place: Place, name: str, shown: str,
     wheels = [wheel_of(file) for _, files in releases for file in files
               if file.archive.filetype == "bdist_wheel"]
     pythons = grid_pythons(wheels, classifiers) or [Python("py", (3,))]
-    platforms = sorted({platform for wheel in wheels for platform in
-                        wheel.platforms} - {""})[:GRID_PLATFORMS] or [""]
+    platforms = sorted(
+        {platform for wheel in wheels for platform in wheel.platforms} - {""},
+        key=platform_order)[:GRID_PLATFORMS] or [""]
     groups = [tag("th", platform or "any platform", scope="colgroup",
-                  colspan=str(len(pythons))) for platform in platforms]
-    heads = [tag("th", python.label, scope="col") for python in pythons]
+                  class_="first", colspan=str(len(pythons)))
+              for platform in platforms]
+    heads = [tag("th", python.label, scope="col", class_="first" * (not at))
+             for at, python in enumerate(pythons)]
     rows = []
     for version, files in releases:
         current: Dict[str, Union[str, bool]] = {
@@ -2929,8 +2947,10 @@ def release_grid(place: Place, name: str, shown: str,
         rows.append(tag("tr", tag("th", tag(
             "a", version, href=release_url(place, name, version), **current),
             scope="row", class_="yanked" if yanked else "release"), *(
-                Html(f'<td class="{cell}">{CELLS[cell]}</td>')
-                for cell in release_cells(files, pythons, platforms))))
+                Html('<td class="%s">%s</td>' % (
+                    cell + " first" * (at % len(pythons) == 0), CELLS[cell]))
+                for at, cell in enumerate(
+                    release_cells(files, pythons, platforms)))))
     key = tag("p", *(tag("span", tag("i", class_=cell), text)
                      for cell, text in (("w", "wheel"), ("s", "sdist only"),
                                         ("n", "nothing"))), class_="key")
@@ -3014,11 +3034,14 @@ def facts_list(metadata: Mapping[str, List[str]]) -> Html:
 def aside(place: Place, metadata: Mapping[str, List[str]],
           hosted: AbstractSet[str]) -> Html:
     """Render what core metadata tell besides the description."""
-    parts = [facts_list(metadata)]
+    parts = []
     links = [(label.strip(), url.strip()) for label, _, url in (
         text.partition(",") for text in metadata.get("project-url", ()))]
     if first(metadata, "home-page"):
         links.insert(0, ("Home page", first(metadata, "home-page")))
+    facts = facts_list(metadata)
+    if facts:
+        parts += [tag("h2", "About"), facts]
     for title, items in (
             ("Links", [tag("li", outside(url, label))
                        for label, url in links]),
@@ -3168,6 +3191,7 @@ class Option(NamedTuple):
     help: str     # without the default: the parser and the README add it
     parse: Callable[[str], Any] = str
     commands: Tuple[str, ...] = ("run",)  # that understand it; see COMMON
+    brief: str = ""  # in --help, which fits a screen; "": in --help-all only
 
 
 COMMON = ("", "run", "update")  # "" stands for: before the command
@@ -3355,9 +3379,11 @@ def parse_log_format(text: str) -> str:
 
 OPTIONS = (
     Option("verbosity", ("-v", "--verbose"), "+",
-           "log requests; twice: more of them", commands=COMMON),
+           "log requests; twice: more of them", commands=COMMON,
+           brief="log requests; twice: more of them"),
     Option("log_file", ("--log-file",), "FILE",
-           "log into FILE, as well as to the stream", commands=COMMON),
+           "log into FILE, as well as to the stream", commands=COMMON,
+           brief="log into FILE as well"),
     Option("log_stream", ("--log-stream",), "STREAM",
            "log to stderr, stdout or none", parse_stream, COMMON),
     Option("log_frmt", ("--log-frmt",), "FORMAT",
@@ -3373,27 +3399,34 @@ OPTIONS = (
     Option("cache_dir", ("--cache-dir",), "DIR",
            "keep digests in DIR instead of the user's cache directory"),
     Option("port", ("-p", "--port"), "PORT",
-           "listen on TCP port PORT; 0 takes a free one", parse_port),
+           "listen on TCP port PORT; 0 takes a free one", parse_port,
+           brief="TCP port; 0 takes a free one"),
     Option("host", ("-i", "-H", "--interface", "--host"), "HOST",
-           "listen on this address or host name"),
+           "listen on this address or host name",
+           brief="address or host name to listen on"),
     Option("authenticated", ("-a", "--authenticate"), "ACTIONS",
            "comma-separated list of the actions that need an account: "
            "download, list, update; . for none, together with -P .",
-           parse_actions),
+           parse_actions,
+           brief="what needs an account: download, list, update"),
     Option("password_file", ("-P", "--passwords"), "FILE",
            "password file of Apache (htpasswd) with the accounts; without "
-           "it, uploads are refused; . lets anyone, together with -a ."),
+           "it, uploads are refused; . lets anyone, together with -a .",
+           brief="password file with the accounts"),
     Option("disable_fallback", ("--disable-fallback",), "",
            "answer 404 for projects that are not here, instead of "
-           "redirecting to the fallback"),
+           "redirecting to the fallback",
+           brief="404, not a redirect, for other projects"),
     Option("fallback_url", ("--fallback-url",), "URL",
            "the index that is asked for projects that are not here",
-           parse_fallback),
+           parse_fallback,
+           brief="index for projects that are not here"),
     Option("health_endpoint", ("--health-endpoint",), "PATH",
            "answer Ok at this path while the service is up",
            parse_endpoint),
     Option("overwrite", ("-o", "--overwrite"), "",
-           "let uploads replace files that have other content"),
+           "let uploads replace files that have other content",
+           brief="let uploads replace other content"),
     Option("server", ("--server",), "NAME",
            "serve with the built-in server (auto), or with another one that "
            f"is installed: {', '.join(SERVERS[1:])}", parse_server),
@@ -3403,7 +3436,8 @@ OPTIONS = (
            "connections that one worker keeps open; beyond them, those that "
            "wait longest for a request are closed", parse_connections),
     Option("read_only", ("--read-only",), "",
-           "refuse all uploads and removals"),
+           "refuse all uploads and removals",
+           brief="refuse all uploads and removals"),
     Option("max_upload_size", ("--max-upload-size",), "BYTES",
            "refuse files that are larger", parse_size),
     Option("welcome_file", ("--welcome",), "HTML_FILE",
@@ -3413,7 +3447,8 @@ OPTIONS = (
            parse_seconds),
     Option("server_base_url", ("--server-base-url",), "PREFIX",
            "the path below which a reverse proxy mounts this index, or the "
-           "whole URL", parse_base),
+           "whole URL", parse_base,
+           brief="path below which a proxy mounts it"),
     Option("trusted_proxies", ("--trusted-proxy",), "ADDRESS",
            "believe X-Forwarded-* headers from these addresses or networks, "
            "separated by commas", parse_proxies),
@@ -3428,19 +3463,24 @@ OPTIONS = (
            parse_format(ERROR_KEYS)),
     Option("execute", ("-x", "--execute"), "",
            "run the pip commands instead of only printing them",
-           commands=("update",)),
+           commands=("update",),
+           brief="run the commands that are printed"),
     Option("download_directory", ("-d", "--download-directory"), "DIR",
            "put new files into DIR, instead of beside the old ones",
-           commands=("update",)),
+           commands=("update",),
+           brief="put new files into DIR"),
     Option("allow_unstable", ("-u", "--allow-unstable"), "",
-           "update to pre-releases as well", commands=("update",)),
+           "update to pre-releases as well", commands=("update",),
+           brief="update to pre-releases as well"),
     Option("ignorelist_file", ("--ignorelist-file", "--blacklist-file"),
            "FILE", "leave alone the projects that FILE names, one on each "
            "line: upstream is not even asked for them",
-           commands=("update",)),
+           commands=("update",),
+           brief="leave alone the projects that FILE names"),
     Option("index_url", ("--index-url",), "URL",
            "the index that has the newer releases", parse_index,
-           ("update",)),
+           ("update",),
+           brief="the index that has newer releases"),
 )
 
 
@@ -4735,6 +4775,9 @@ class Warmer:
         self.directories = directories
         self.lock = threading.Lock()
         self.stopping = threading.Event()
+        # Is told, while it reads all projects for the first time, of the
+        # seconds that have passed, the projects read, and all projects.
+        self.watch: Optional[Callable[[float, int, int], None]] = None
         self.thread: Optional[threading.Thread] = None
 
     def start(self) -> None:
@@ -4768,6 +4811,7 @@ class Warmer:
         if not snapshot.unreadable:
             for name in done.keys() - snapshot.projects.keys():
                 del done[name]
+        begun, watch, self.watch = time.monotonic(), self.watch, None
         count = 0
         for name, archives in snapshot.projects.items():
             if done.get(name) is archives:
@@ -4779,6 +4823,8 @@ class Warmer:
             if state.settled:
                 done[name] = archives
             count += 1
+            if watch:
+                watch(started - begun, count, len(snapshot.projects))
             # At most half of one core, and requests come first.
             if self.stopping.wait(min(time.monotonic() - started, 1.0)):
                 return
@@ -6938,8 +6984,12 @@ MANY_FILES = 65536  # as many as anybody needs
 SWITCH_INTERVAL = 0.0005
 
 
-def serve(app: App, announce: Callable[[str], None]) -> None:
+def serve(app: App, announce: Callable[[str], None],
+          watch: Callable[[float, int, int], None]) -> None:
     """Serve until SIGTERM or ^C; tell when it is up, in one line.
+
+    Args:
+        watch: see Warmer.
 
     Raises:
         UsageError: the address cannot be used, or there are no processes.
@@ -6958,6 +7008,7 @@ def serve(app: App, announce: Callable[[str], None]) -> None:
         # What stays need not be looked through again, nor copied by workers.
         gc.collect()
         gc.freeze()
+    app.warmer.watch = watch
     if workers == 1:
         serve_alone(server, lambda: announce(line))
     else:
@@ -7925,10 +7976,35 @@ def keep(update: Update, path: str) -> str:
 # === 27  Command line =======================================================
 
 
-def make_parser() -> argparse.ArgumentParser:
+class HelpFormatter(argparse.HelpFormatter):
+    """Shows an option as "-p, --port PORT", and no more than two flags."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        shown = list(action.option_strings)
+        if not shown:
+            return super()._format_action_invocation(action)
+        short = [flag for flag in shown[:-1] if len(flag) == 2][-1:]
+        metavar = f" {action.metavar}" if action.metavar else ""
+        return ", ".join(short + shown[-1:]) + metavar
+
+
+def make_parser(full: bool = False) -> argparse.ArgumentParser:
+    """Make the parser of command lines.
+
+    Args:
+        full: its help has all options, and all that is to say of them.
+    """
+    looks: Any = {
+        "formatter_class": argparse.HelpFormatter if full else HelpFormatter,
+        "epilog": None if full else "--help-all shows all options, and says "
+        "more of each."}
     parser = argparse.ArgumentParser(
-        prog="pypi-server", description=(__doc__ or "").partition("\n")[0])
-    add_options(parser, "")
+        prog="pypi-server", description=(__doc__ or "").partition("\n")[0],
+        **looks)
+    add_options(parser, "", full)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.required = True  # the keyword of the same name needs 3.7
     for name, summary in (
@@ -7937,13 +8013,15 @@ def make_parser() -> argparse.ArgumentParser:
              "to the newest releases of another index")):
         command = commands.add_parser(
             name, help=summary,
-            description=f"{summary[0].upper()}{summary[1:]}.")
+            usage=f"pypi-server {name} [OPTIONS] [DIRECTORY ...]",
+            description=f"{summary[0].upper()}{summary[1:]}.", **looks)
+        more = ("; of several files with the same name, that in the first "
+                "directory counts") * full
         command.add_argument(
             "roots", nargs="*", metavar="DIRECTORY",
-            default=argparse.SUPPRESS, help="package directory; of several "
-            "files with the same name, that in the first directory counts "
+            default=argparse.SUPPRESS, help=f"package directory{more} "
             f"(default: {Config().roots[0]})")
-        add_options(command, name)
+        add_options(command, name, full)
     passwd = commands.add_parser(
         "passwd", help="add, change or remove a user of a password file",
         description="Add, change or remove a user of a password file.  The "
@@ -7957,13 +8035,16 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def add_options(parser: argparse.ArgumentParser, command: str) -> None:
+def add_options(parser: argparse.ArgumentParser, command: str, full: bool
+                ) -> None:
     """Add the options of a command, without defaults: those are in Config.
 
     So an option before the command is not undone by its default after it.
     """
     parser.add_argument(
-        "--version", action="version", version=f"%(prog)s {__version__}")
+        "--version", action="version", version=f"%(prog)s {__version__}",
+        help="show the version" if full else argparse.SUPPRESS)
+    parser.add_argument("--help-all", action="help", help=argparse.SUPPRESS)
     for option in OPTIONS:
         if command not in option.commands:
             continue
@@ -7974,16 +8055,24 @@ def add_options(parser: argparse.ArgumentParser, command: str) -> None:
             settings["action"] = "store_true"
         else:
             settings.update(metavar=option.metavar, type=option.parse)
-        default = getattr(Config(), option.field)
-        text = option.help.replace("%", "%%")
-        if default and option.metavar:
-            shown = ",".join(default) if isinstance(default, tuple) \
-                else default
-            text += f" (default: {shown})".replace("%", "%%")
         # Counted before the command and after it, -v adds up.
         place = "_before" if option.metavar == "+" and not command else ""
         parser.add_argument(*option.flags, dest=option.field + place,
-                            help=text, default=argparse.SUPPRESS, **settings)
+                            help=help_text(option, full),
+                            default=argparse.SUPPRESS, **settings)
+
+
+def help_text(option: Option, full: bool) -> str:
+    """Return what the help says of an option, with its default."""
+    if not full and not option.brief:
+        return argparse.SUPPRESS
+    text = option.help if full else option.brief
+    default = getattr(Config(), option.field)
+    # The short help has room for one line.
+    if default and option.metavar and (full or len(str(default)) < 8):
+        shown = ",".join(default) if isinstance(default, tuple) else default
+        text += f" (default: {shown})"
+    return text.replace("%", "%%")
 
 
 class LogWriter(logging.Handler):
@@ -8077,12 +8166,31 @@ def make_config(found: Mapping[str, Any]) -> Config:
     return config
 
 
+def announce(line: str) -> None:
+    """Print where the server listens; the address stands out on a terminal.
+    """
+    if sys.stdout.isatty() and os.name != "nt" \
+            and "NO_COLOR" not in os.environ:
+        text, _, url = line.rpartition(" ")
+        line = f"{text} \033[1m{url}\033[0m"
+    print(line, flush=True)
+
+
+def show_reading(seconds: float, read: int, projects: int) -> None:
+    """Show how far the first reading is, when it takes longer than that of
+    a small directory.  The next line of the log writes over it.
+    """
+    if seconds > 1 and sys.stderr.isatty():
+        text = f"Reading files: {read:,} of {projects:,} projects" \
+            if read < projects else ""
+        print(f"{text:60}", end="\r", file=sys.stderr, flush=True)
+
+
 def run(found: Mapping[str, Any]) -> int:
     """Serve, as the options say."""
     config = make_config(found)
-    announce = functools.partial(print, flush=True)
     if config.server == "auto":
-        serve(make_app(config), announce)
+        serve(make_app(config), announce, show_reading)
     else:
         serve_elsewhere(config, announce)
     return 0
@@ -8145,7 +8253,8 @@ def with_command(arguments: Sequence[str]) -> Sequence[str]:
                    for flag in option.flags}
     first = iter(arguments)
     for argument in first:
-        if argument in (*COMMANDS, "-h", "--help", "--version"):
+        if argument in (*COMMANDS, "-h", "--help", "--help-all",
+                        "--version"):
             return arguments
         if argument.partition("=")[0] not in takes_value \
                 and not re.fullmatch("-v+", argument):
@@ -8170,7 +8279,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         if arguments is not given:
             print("pypi-server: warning: name the command: pypi-server "
                   f"{arguments[0]} ...", file=sys.stderr)
-        found = vars(make_parser().parse_args(arguments))
+        found = vars(make_parser(
+            "--help-all" in arguments).parse_args(arguments))
         return COMMANDS[found.pop("command")](found)
     except UsageError as error:
         print(f"pypi-server: error: {error}", file=sys.stderr)

@@ -291,8 +291,12 @@ def anchors(page):
 
 
 def texts(page):
-    """Return the texts of the links of a page, in order."""
-    return [text for _, text in anchors(page)]
+    """Return the texts of the links of a list, in order.
+
+    The way to the page of what is not on the list does not count.
+    """
+    return [text for attributes, text in anchors(page)
+            if attributes["href"] != "../withheld/"]
 
 
 def wait_for(condition, what, seconds=10.0, pause=0.02):

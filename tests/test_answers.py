@@ -112,7 +112,8 @@ ANSWERS = (
     ("/health", {}, (200, {
         "content-type": "text/plain; charset=utf-8",
         "cache-control": "no-store"}, b"Ok")),
-    ("/favicon.ico", {}, (200, {"content-type": "image/gif"}, b"GIF89a")),
+    ("/favicon.ico", {}, (
+        200, {"content-type": "image/svg+xml"}, b"<svg ")),
     # The project list.
     ("/simple", {}, moved("simple/")),
     ("/simple?x=1&y", {}, moved("simple/?x=1&y")),
@@ -492,8 +493,8 @@ class TestPages(AnswersTestCase):
     def test_all_archives(self):
         links = anchors(call(self.app, "GET", "/packages/").body)
         self.assertEqual(
-            sorted(CONTENTS), sorted(attributes["href"] for attributes, _
-                                     in links if "quarantined" not in _))
+            sorted(list(CONTENTS) + ["../withheld/"]),
+            sorted(attributes["href"] for attributes, _ in links))
 
 
 class TestCaching(AnswersTestCase):
@@ -790,6 +791,7 @@ class TestSettings(AnswersTestCase):
             for attributes, _ in anchors(answer.body)])
 
 
+COMPANIONS = pypi_server.COMPANIONS + (pypi_server.METADATA,)
 # Names that URLs and HTML must escape, in directories of such names.
 FOLDERS = ("", "a b/", "<&>'\"/", "100%/#?+!/", "\xfc\u4f60/", "x:y;z=@,$/",
            "%41/", "_...~^[]{}|`\\/")
@@ -846,20 +848,26 @@ class TestEveryLink(SharedTestCase):
             self.assertEqual(200, answer.status, url)
             if not answer.headers["content-type"].startswith("text/html"):
                 path = unquote(parts.path).partition("/packages/")[2]
-                files.setdefault(path, []).append((answer.body, fragment))
+                if path and not path.endswith(COMPANIONS):
+                    files.setdefault(path, []).append(
+                        (answer.body, fragment))
                 continue
             for attributes, text in anchors(answer.body):
                 link = urljoin(target, attributes["href"])
-                if "/packages/" in link and not link.endswith("/"):
-                    self.assertEqual(text, unquote(
-                        urlsplit(link).path.rpartition("/")[2]))
+                if link.startswith("https://"):  # of a description
+                    continue
+                name = unquote(urlsplit(link).path.rpartition("/")[2])
+                if "/packages/" in link and name \
+                        and not name.endswith(COMPANIONS):
+                    self.assertEqual(text, name)
                 queue.append(link)
         return files
 
     def assert_complete(self, files):
         self.assertEqual(set(self.contents), set(files))
         for path, found in files.items():
-            # From the project page and from the list of all archives.
+            # From the project page, with its digest, from that for people
+            # and from the list of all archives, which is one address.
             self.assertEqual(2, len(found), path)
             for body, fragment in found:
                 self.assertEqual(self.contents[path], body)

@@ -338,7 +338,9 @@ class TestHelp(CommandTestCase):
 
     def test_help_fits_eighty_columns(self):
         for command in self.COMMANDS:
-            for option in "-h", "--help":
+            options = ("-h", "--help") + ("--help-all",) * (
+                command != ("passwd",))
+            for option in options:
                 with self.subTest(command, option=option):
                     status, output, errors = self.run_it(
                         *(command + (option,)), COLUMNS="80")
@@ -347,10 +349,21 @@ class TestHelp(CommandTestCase):
                         self.assertLess(len(line), 80)
                         self.assertTrue(line.isprintable())
 
+    def test_help_fits_a_screen(self):
+        for command in self.COMMANDS:
+            with self.subTest(command):
+                _, output, _ = self.run_it(*(command + ("-h",)), COLUMNS="80")
+                self.assertLess(len(output.splitlines()), 24)
+                if command != ("passwd",):
+                    self.assertIn("--help-all", output)
+        for option in pypi_server.OPTIONS:
+            with self.subTest(option.field):
+                self.assertLess(len(option.brief), 46)
+
     def test_help_states_everything(self):
         """The same facts, whatever this Python's argparse makes of them."""
         texts = {name: self.squeeze(self.run_it(
-            *((name,) if name else ()) + ("-h",), COLUMNS="80")[1])
+            *((name,) if name else ()) + ("--help-all",), COLUMNS="80")[1])
             for name in ("", "run", "update")}
         for option in pypi_server.OPTIONS:
             default = getattr(pypi_server.Config(), option.field)
