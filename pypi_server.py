@@ -2740,7 +2740,8 @@ SYSTEMS = {"manylinux": "Linux", "linux": "Linux", "macosx": "macOS",
            "ios": "iOS", "android": "Android"}
 ARCHITECTURES = {
     "x86_64": ("x86-64",), "amd64": ("x86-64",), "i686": ("x86",),
-    "32": ("x86",), "aarch64": ("ARM64",), "arm64": ("ARM64",),
+    "": ("x86",),  # of win32
+    "aarch64": ("ARM64",), "arm64": ("ARM64",),
     "universal2": ("ARM64", "x86-64"), "intel": ("x86-64",)}
 CLAUSE = re.compile(
     r"\s*(>=|<=|>|<|===|==|!=|~=)\s*v?(\d+(?:\.\d+)*)(\.\*)?[^,]*")

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import re
 import unittest
 from html.parser import HTMLParser
 from urllib.parse import unquote, urljoin, urlsplit
@@ -14,7 +13,7 @@ from pypi_server import (
     project_html, project_json, project_list_html, project_list_json,
 )
 from tests import archives
-from tests.helpers import anchors, texts
+from tests.helpers import anchors
 
 BASE = "http://index.example/pypi/"
 PAGE = "http://index.example/pypi/simple/foo/"
