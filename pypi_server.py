@@ -23,17 +23,18 @@ disk, the network and the clock.  A section uses only those above it.
     14  Files         identity, atomic writes, the cache of what was read
     15  Tree          the names in the package directories
     16  Directories   projects: whole files, digests, companions
-    17  Accounts      who may, by a password file that may change
-    18  Application   what it is made of, and the kinds of answers
-    19  Handlers      pages, downloads, search
-    20  Uploads       what is stored, and what is refused
-    21  Routing       the route table, from request to response
-    22  Wire          bytes of a socket, bodies of requests, heads of answers
-    23  Server        the http.server adapter, signals
-    24  Workers       processes, signals, start and stop
-    25  WSGI          the application for other servers
-    26  Update        newer releases in another index
-    27  Command line  parser and main
+    17  Lists         what is known of all projects at once
+    18  Accounts      who may, by a password file that may change
+    19  Application   what it is made of, and the kinds of answers
+    20  Handlers      pages, downloads, search
+    21  Uploads       what is stored, and what is refused
+    22  Routing       the route table, from request to response
+    23  Wire          bytes of a socket, bodies of requests, heads of answers
+    24  Server        the http.server adapter, signals
+    25  Workers       processes, signals, start and stop
+    26  WSGI          the application for other servers
+    27  Update        newer releases in another index
+    28  Command line  parser and main
 """
 
 import argparse
@@ -3850,6 +3851,11 @@ class FactCache:
         self.database: Any = None
         self.opened = False
 
+    @property
+    def is_private(self) -> bool:
+        """Whether other workers cannot see what is in it."""
+        return self.directory is None
+
     def connect(self, directory: Optional[str]) -> Any:
         """Open the database of a directory, or one in memory for None."""
         try:
@@ -4275,20 +4281,6 @@ class Changes:
             count, = struct.unpack_from("Q", self.memory, 8 * self.place)
             struct.pack_into("Q", self.memory, 8 * self.place, count + 1)
 
-# Projects that a request may bring up to date in lists; the thread that reads
-# ahead does it with the others.
-CATCH_UP = 20
-NEWEST = 8  # uploads on the home page
-
-
-class Catalogue(NamedTuple):
-    """What lists show, of one moment."""
-
-    snapshot: Snapshot
-    noted: int  # how often something was noted before
-    briefs: Tuple[Brief, ...]  # of all projects, by name
-    totals: Totals
-
 
 class State(NamedTuple):
     """A project, and what makes it out of date."""
@@ -4424,9 +4416,7 @@ class Directories:
         self.algorithms = frozenset(algorithms)
         self.states: Recent[State] = Recent(KEEP_FILES)
         self.briefs: Dict[str, Brief] = {}  # of projects that were examined
-        self.noted = 0
-        self.kept = Catalogue(
-            self.tree.snapshot, 0, (), Totals(0, 0, 0, 0, ()))
+        self.noted = 0  # grows with each change of them
         self.lock = threading.Lock()  # held to change the tree
         self.check_at = 0.0           # monotonic
         self.changes = Changes()
@@ -4654,41 +4644,10 @@ class Directories:
                 () if final else (("Retry-After", "1"),))
         return File(archive, identity, facts, None, False, False)
 
-    # The lists
-
-    def catalogue(self) -> Catalogue:
-        """Return what lists show, made anew when something has changed.
-
-        A file that was replaced in place shows when its project is asked
-        for, since nothing looks at every file again and again.
-        """
-        snapshot = self.index()
-        kept = self.kept
-        if kept.snapshot is snapshot and kept.noted == self.noted:
-            return kept
-        behind = [name for name, archives in snapshot.projects.items()
-                  if not self.is_noted(name, archives)]
-        if len(behind) <= CATCH_UP:
-            for name in behind:
-                if self.is_read(snapshot.projects[name]):
-                    self.state(name, snapshot, self.algorithms)
-        noted = self.noted
-        for name in self.briefs.keys() - snapshot.projects.keys():
-            self.briefs.pop(name, None)
-        briefs, read = [], 0
-        for name, archives in sorted(snapshot.projects.items()):
-            brief = self.briefs.get(name)
-            read += brief is not None
-            briefs.append(brief or Brief(
-                archives, name, "", "", 0, 0, 0, "", ()))
-        self.kept = Catalogue(snapshot, noted, tuple(briefs), Totals(
-            len(briefs), read, sum(brief.files for brief in briefs),
-            sum(brief.size for brief in briefs), tuple(heapq.nlargest(
-                NEWEST, (brief for brief in briefs if brief.files),
-                key=lambda brief: brief.newest))))
-        return self.kept
+    # For lists
 
     def is_noted(self, name: str, archives: Tuple[Archive, ...]) -> bool:
+        """Tell whether the brief of a project is of these archives."""
         brief = self.briefs.get(name)
         return brief is not None and brief.archives is archives
 
@@ -4698,21 +4657,6 @@ class Directories:
         return all(archive.path in known
                    and known[archive.path][0] == look(archive.path)
                    for archive in archives)
-
-    def ignored(self, catalogue: Catalogue) -> Iterator[Ignored]:
-        """Yield the files that are not served, by reason."""
-        archives = catalogue.snapshot.archives
-        for brief in catalogue.briefs:
-            for filename, problem in brief.withheld:
-                yield Ignored(
-                    archives[filename].location,
-                    "unfinished" if problem == UNSETTLED else "broken",
-                    problem)
-        for (root, directory), listing in sorted(self.tree.listings.items()):
-            for name in sorted(listing.names):
-                found = why_ignored(f"{root}/{directory}", name, archives)
-                if found:
-                    yield Ignored(directory + name, *found)
 
     # The changes that this server makes
 
@@ -4745,30 +4689,6 @@ class Directories:
         self.changes.note()
 
 
-def why_ignored(folder: str, name: str, archives: Mapping[str, Archive]
-                ) -> Optional[Tuple[str, str]]:
-    """Return (kind, reason) of a file that is no archive, or in a shadow.
-
-    Args:
-        folder: its directory, absolute, with a final slash.
-    """
-    served = archives.get(name)
-    if served is not None:
-        return None if served.path == folder + name else (
-            "shadowed", f"{served.location} has the same name and comes "
-            "first")
-    if name.endswith(STATUS):
-        return None
-    if name.endswith(COMPANIONS):
-        archive = archives.get(name.rpartition(".")[0])
-        return None if archive and archive.path == folder + \
-            archive.filename else ("orphaned", "the archive that it belongs "
-                                   "to is not beside it")
-    if name.endswith(UNFINISHED):
-        return "unfinished", "its name is that of a copy under way"
-    return "unrecognized", "its name is not that of an archive"
-
-
 class Warmer:
     """A thread that reads what was never asked for, ahead of requests."""
 
@@ -4779,6 +4699,8 @@ class Warmer:
         # Is told, while it reads all projects for the first time, of the
         # seconds that have passed, the projects read, and all projects.
         self.watch: Optional[Callable[[float, int, int], None]] = None
+        # Whether to read what nobody has read; one of several workers does.
+        self.reads = True
         self.thread: Optional[threading.Thread] = None
 
     def start(self) -> None:
@@ -4815,7 +4737,8 @@ class Warmer:
         begun, watch, self.watch = time.monotonic(), self.watch, None
         count = 0
         for name, archives in snapshot.projects.items():
-            if done.get(name) is archives:
+            if done.get(name) is archives or not (
+                    self.reads or self.directories.is_read(archives)):
                 continue
             started = time.monotonic()
             with self.directories.alone(name):
@@ -4833,7 +4756,120 @@ class Warmer:
             give_back_memory()
 
 
-# === 17  Accounts ===========================================================
+# === 17  Lists ==============================================================
+
+# Projects that a request may bring up to date in lists; the thread that reads
+# ahead does it with the others.
+CATCH_UP = 20
+NEWEST = 8  # uploads on the home page
+
+
+class Catalogue(NamedTuple):
+    """What lists show, of one moment."""
+
+    snapshot: Snapshot
+    noted: int  # how often something was noted before
+    briefs: Tuple[Brief, ...]  # of all projects, by name
+    totals: Totals
+
+
+class Lists:
+    """What is known of all projects; made anew when something has changed.
+
+    How it works: whenever a project is examined, a brief of it is noted.  It
+    is right for as long as the snapshot has the same archives for it.  A
+    request makes up for a few that are not, such as an upload, if it need
+    not read archives for that; the thread that reads ahead does the others.
+    A file that was replaced in place shows when its project is asked for.
+    """
+
+    def __init__(self, directories: Directories, warmer: Warmer) -> None:
+        self.directories = directories
+        self.warmer = warmer
+        self.kept = Catalogue(
+            directories.tree.snapshot, 0, (), Totals(0, 0, 0, 0, ()))
+
+    def catalogue(self) -> Catalogue:
+        """Return what lists show.
+
+        Raises:
+            HTTPError: 503 while a package directory cannot be read.
+        """
+        directories = self.directories
+        snapshot = directories.index()
+        kept = self.kept
+        if kept.snapshot is snapshot and kept.noted == directories.noted:
+            return kept
+        self.catch_up(snapshot)
+        noted = directories.noted
+        known = dict(directories.briefs)
+        for name in known.keys() - snapshot.projects.keys():
+            directories.briefs.pop(name, None)
+        briefs = tuple(
+            known.get(name) or Brief(archives, name, "", "", 0, 0, 0, "", ())
+            for name, archives in sorted(snapshot.projects.items()))
+        self.kept = Catalogue(snapshot, noted, briefs, Totals(
+            len(briefs), len(known.keys() & snapshot.projects.keys()),
+            sum(brief.files for brief in briefs),
+            sum(brief.size for brief in briefs), tuple(heapq.nlargest(
+                NEWEST, (brief for brief in briefs if brief.files),
+                key=lambda brief: brief.newest))))
+        return self.kept
+
+    def catch_up(self, snapshot: Snapshot) -> None:
+        """Bring up to date what takes no time, and let others do the rest."""
+        directories = self.directories
+        behind = [name for name, archives in snapshot.projects.items()
+                  if not directories.is_noted(name, archives)]
+        if len(behind) > CATCH_UP:
+            self.warmer.start()  # in this worker, too
+            return
+        for name in behind:
+            if directories.is_read(snapshot.projects[name]):
+                directories.state(name, snapshot, directories.algorithms)
+
+    def ignored(self, catalogue: Catalogue) -> Iterator[Ignored]:
+        """Yield the files that are not served, by reason."""
+        archives = catalogue.snapshot.archives
+        for brief in catalogue.briefs:
+            for filename, problem in brief.withheld:
+                yield Ignored(
+                    archives[filename].location,
+                    "unfinished" if problem == UNSETTLED else "broken",
+                    problem)
+        listings = self.directories.tree.listings
+        for (root, directory), listing in sorted(listings.items()):
+            for name in sorted(listing.names):
+                found = why_ignored(f"{root}/{directory}", name, archives)
+                if found:
+                    yield Ignored(directory + name, *found)
+
+
+def why_ignored(folder: str, name: str, archives: Mapping[str, Archive]
+                ) -> Optional[Tuple[str, str]]:
+    """Return (kind, reason) of a file that is no archive, or in a shadow.
+
+    Args:
+        folder: its directory, absolute, with a final slash.
+    """
+    served = archives.get(name)
+    if served is not None:
+        return None if served.path == folder + name else (
+            "shadowed", f"{served.location} has the same name and comes "
+            "first")
+    if name.endswith(STATUS):
+        return None
+    if name.endswith(COMPANIONS):
+        archive = archives.get(name.rpartition(".")[0])
+        return None if archive and archive.path == folder + \
+            archive.filename else ("orphaned", "the archive that it belongs "
+                                   "to is not beside it")
+    if name.endswith(UNFINISHED):
+        return "unfinished", "its name is that of a copy under way"
+    return "unrecognized", "its name is not that of an archive"
+
+
+# === 18  Accounts ===========================================================
 
 # Verified pairs that are remembered; more users nobody has in one file.
 KEEP_PAIRS = 10000
@@ -5059,7 +5095,7 @@ def rewrite_passwords(path: str, user: str, digest: Optional[str]) -> None:
     replace_text(path, "".join(kept))
 
 
-# === 18  Application ========================================================
+# === 19  Application ========================================================
 
 PAGES_LIMIT = 64 * 1024 ** 2  # bytes of rendered pages that are kept
 # Pages for people load nothing from elsewhere, and hold no script themselves.
@@ -5078,6 +5114,7 @@ class App(NamedTuple):
     config: Config
     directories: Directories
     warmer: Warmer
+    lists: Lists
     check: Optional[Callable[[str, str], bool]]  # (user, password)
     welcome: str                      # template of the home page, or ""
     pages: Recent[Tuple[Any, Page]]   # with what they were rendered from
@@ -5098,7 +5135,8 @@ def make_app(config: Config) -> App:
     welcome = config.welcome_msg
     if config.welcome_file:
         welcome = read_setting("--welcome", config.welcome_file)
-    return App(config, directories, Warmer(directories),
+    warmer = Warmer(directories)
+    return App(config, directories, warmer, Lists(directories, warmer),
                config.auther or checker(config), welcome,
                Recent(PAGES_LIMIT))
 
@@ -5319,7 +5357,7 @@ def phrase(status: int) -> str:
         return "Error"
 
 
-# === 19  Handlers ===========================================================
+# === 20  Handlers ===========================================================
 
 
 def home(app: App, request: Request) -> Response:
@@ -5334,7 +5372,7 @@ def home(app: App, request: Request) -> Response:
         ).encode("utf-8")))
     place = place_of(request, app)
     totals = None if "list" in place.locked \
-        else app.directories.catalogue().totals
+        else app.lists.catalogue().totals
     return reply_page(request, home_page(place, totals), FOR_PEOPLE)
 
 
@@ -5367,7 +5405,7 @@ def find_projects(app: App, request: Request) -> Response:
     values = query_values(request)
     query = " ".join(values.get("q", "").split())[:QUERY_LIMIT]
     terms = query.lower().split()[:TERMS_LIMIT]
-    found: Sequence[Brief] = app.directories.catalogue().briefs
+    found: Sequence[Brief] = app.lists.catalogue().briefs
     if terms:
         ranked = [(rank(brief, terms), brief) for brief in found]
         found = [brief for place, brief in sorted(
@@ -5381,8 +5419,8 @@ def find_projects(app: App, request: Request) -> Response:
 def not_served(app: App, request: Request) -> Response:
     """Answer with the files that are not served, and why; also as JSON."""
     media_type = wanted_type(request, (HTML, JSON))
-    catalogue = app.directories.catalogue()
-    ignored = list(app.directories.ignored(catalogue))
+    catalogue = app.lists.catalogue()
+    ignored = list(app.lists.ignored(catalogue))
     counts = catalogue.totals.read, catalogue.totals.projects
     if media_type == JSON:
         return reply_page(request, withheld_json(ignored, *counts))
@@ -5642,7 +5680,7 @@ def parse_search(request: Request) -> Tuple[
     return names, summaries, combine
 
 
-# === 20  Uploads ============================================================
+# === 21  Uploads ============================================================
 
 # bytes of all text fields; long descriptions on PyPI are about 1 MiB
 FORM_LIMIT = 16 * 1024 ** 2
@@ -6088,7 +6126,7 @@ def audit(request: Request, verb: str, *details: str) -> None:
         (request.user, "at", request.client, verb) + details)))
 
 
-# === 21  Routing ============================================================
+# === 22  Routing ============================================================
 
 
 class Route(NamedTuple):
@@ -6318,7 +6356,7 @@ def log_response(config: Config, request: Request,
         LOG.info("%s", format_record(config.log_err_frmt, values))
 
 
-# === 22  Wire ===============================================================
+# === 23  Wire ===============================================================
 
 # Seconds.  Clients reuse a connection within moments; uv keeps 20 for later.
 IDLE_TIMEOUT = 60
@@ -6617,7 +6655,7 @@ def message(request: Request, head: Optional[Head], response: Response,
     return data
 
 
-# === 23  Server =============================================================
+# === 24  Server =============================================================
 
 # Seconds
 POLL_INTERVAL = 0.2  # to notice that the server shall stop
@@ -6976,7 +7014,7 @@ class Server(ThreadingHTTPServer):
             self.changed.wait_for(lambda: not self.connections, GRACE)
 
 
-# === 24  Workers ============================================================
+# === 25  Workers ============================================================
 
 MANY_FILES = 65536  # as many as anybody needs
 # Seconds that a thread waits for the interpreter before it insists.  With the
@@ -7022,8 +7060,10 @@ def serve_alone(server: Server, announce: Callable[[], None],
     """Serve in this process; `is_first` of those that share a socket."""
     on_signals(server.shutdown)
     sys.setswitchinterval(SWITCH_INTERVAL)
+    warmer = server.app.warmer
+    warmer.reads = is_first or server.app.directories.reader.cache.is_private
     if is_first:
-        server.app.warmer.start()
+        warmer.start()
     give_back_memory()
     announce()
     server.serve_forever(POLL_INTERVAL)
@@ -7118,7 +7158,7 @@ def allow_many_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-# === 25  WSGI ===============================================================
+# === 26  WSGI ===============================================================
 
 
 class FileBlocks:
@@ -7470,7 +7510,7 @@ WSGI_SERVERS: Dict[str, Tuple[str, Callable[
     "paste": ("paste.httpserver", serve_paste)}
 
 
-# === 26  Update =============================================================
+# === 27  Update =============================================================
 
 CONNECTIONS = 8        # to the upstream index at once; pip has one, uv 50
 UPSTREAM_TIMEOUT = 30  # seconds
@@ -7974,7 +8014,7 @@ def keep(update: Update, path: str) -> str:
     return ""
 
 
-# === 27  Command line =======================================================
+# === 28  Command line =======================================================
 
 
 class HelpFormatter(argparse.HelpFormatter):

@@ -347,7 +347,7 @@ class PeopleTestCase(SharedTestCase):
     def setUpClass(cls):
         super().setUpClass()
         cls.app.warmer.start()
-        wait_for(lambda: cls.app.directories.catalogue().totals.read == 5,
+        wait_for(lambda: cls.app.lists.catalogue().totals.read == 5,
                  "all is read")
 
     def get(self, target, status=200, app=None, **headers):
