@@ -2165,7 +2165,8 @@ if (results) {
     }
     last = text;
     const url = "?q=" + encodeURIComponent(text);
-    const answer = await fetch(url);
+    // Not relative: the address may hold a password, which fetch() refuses.
+    const answer = await fetch(location.origin + location.pathname + url);
     if (!answer.ok || text !== input.value) {
       return;
     }

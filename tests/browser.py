@@ -5,6 +5,7 @@ accessibility, axe, is in the environment "browser" of the toolbox.
 """
 
 import base64
+import contextlib
 import glob
 import http.client
 import json
@@ -20,8 +21,7 @@ from tests.processes import free_port
 
 # The key under which the protocol hands out elements.
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
-KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Space": " ",
-        "Shift": "\ue008"}
+KEYS = {"Tab": "\ue004", "Enter": "\ue007"}
 
 
 def require():
@@ -47,7 +47,6 @@ class Browser:
     def __init__(self, script=True):
         self.script = script
         self.folder = tempfile.TemporaryDirectory()
-        self.downloads = os.path.join(self.folder.name, "downloads")
 
     def __enter__(self):
         self.port = free_port()
@@ -85,14 +84,13 @@ class Browser:
         self.process.terminate()
         self.process.wait(20)
         # Chromium writes to its profile a moment longer.
-        shutil.rmtree(self.folder.name, ignore_errors=True)
-        with self.folder_gone():
-            self.folder.cleanup()
+        wait_for(self.clean_up, "Chromium is gone", 20)
 
-    @staticmethod
-    def folder_gone():
-        import contextlib
-        return contextlib.suppress(OSError)
+    def clean_up(self):
+        shutil.rmtree(self.folder.name, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.folder.cleanup()
+        return not os.path.exists(self.folder.name)
 
     def is_up(self):
         try:
@@ -189,8 +187,9 @@ class Browser:
     def drop(self, query, *paths):
         """Drop files on an element, as a file manager would."""
         box = self.run(
-            "const box = document.querySelector(arguments[0])"
-            ".getBoundingClientRect();"
+            "const place = document.querySelector(arguments[0]);"
+            "place.scrollIntoView({block: 'center'});"
+            "const box = place.getBoundingClientRect();"
             "return {x: box.x + box.width / 2, y: box.y + box.height / 2};",
             query)
         data = {"items": [], "files": list(paths), "dragOperationsMask": 1}
