@@ -1999,7 +1999,7 @@ button:hover { filter: brightness(1.1); }
   margin: 0; font-size: 1.75rem; font-weight: 700; line-height: 1.2;
   font-variant-numeric: tabular-nums;
 }
-.cards { columns: 2 30rem; column-gap: 1rem; }
+.cards { columns: 2 27rem; column-gap: 1rem; }
 .card {
   break-inside: avoid; margin-bottom: 1rem;
   border: 1px solid var(--line); border-radius: .6rem; padding: 1rem;
@@ -2263,6 +2263,8 @@ if (form) {
 
 ROWS = 50                      # entries of a list on one page
 DESCRIPTION_LIMIT = 64 * 1024  # characters; the median on PyPI is 3,000
+LINE_LIMIT = 300               # characters of a summary, an author, ...
+LIST_LIMIT = 300               # files, dependencies, classifiers
 GRID_PYTHONS = 24              # columns of the grid, at the most ...
 GRID_PLATFORMS = 12            # ... for each of so many platforms
 LINK = re.compile(r"https?://[^\s<>\"'`\\{}|^]*[^\s<>\"'`\\{}|^.,;:!?)\]*_]")
@@ -2354,7 +2356,7 @@ def brief_of(project: Project, archives: Tuple[Archive, ...]) -> Brief:
     newest = max(files, key=lambda file: file.identity.mtime_ns)
     return Brief(
         archives, project.name, normalize_version(latest_version(files)),
-        next((file.facts.summary for file in reversed(files)
+        next((file.facts.summary[:LINE_LIMIT] for file in reversed(files)
               if file.facts.summary), ""),
         len(files), sum(file.identity.size for file in files),
         newest.identity.mtime_ns, newest.archive.filename, project.withheld)
@@ -2381,8 +2383,14 @@ def count_text(count: int, noun: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """Return what a client is told in the form that people like."""
-    return text[:1].upper() + text[1:] + "." * (not text.endswith("."))
+    """Return what a client is told in the form that people like.
+
+    >>> sentence("it is cut off"), sentence("foo-1.zip is here")
+    ('It is cut off.', 'foo-1.zip is here.')
+    """
+    if re.match("[a-z]+ ", text):  # not a filename
+        text = text[0].upper() + text[1:]
+    return text + "." * (not text.endswith("."))
 
 
 def time_tag(mtime_ns: int) -> Html:
@@ -2408,8 +2416,8 @@ def outside(url: str, text: str = "") -> Html:
 
 def copyable(text: str, label: str) -> Html:
     """Render a block with a button that copies it, where script runs."""
-    return tag("div", tag("pre", tag("code", text), tabindex="0"),
-               class_="copy", data_label=label)
+    return tag("div", tag("pre", tag("code", text)), class_="copy",
+               data_label=label)
 
 
 def searching(place: Place, query: str = "", **attributes: Union[str, bool]
@@ -2628,22 +2636,26 @@ def upload_form(place: Place) -> Html:
         tag("ul", id="uploads", class_="rows", aria_live="polite"))
 
 
-def rank(brief: Brief, terms: Sequence[str]) -> int:
-    """Tell how well a project fits: 0 best, -1 not at all.
+def rank_all(briefs: Iterable[Brief], terms: Sequence[str]) -> List[Brief]:
+    """Return the projects that fit, those first of which the name does.
 
     Args:
-        terms: in lower case; each must be in the name or in the summary.
+        terms: each must be in the name or in the summary.
     """
-    best = 3
-    summary = brief.summary.lower()
-    for term in terms:
-        name = normalize(term)
-        if name and name in brief.name:
-            best = min(best, 0 if brief.name == name else
-                       1 if brief.name.startswith(name) else 2)
-        elif term not in summary:
-            return -1
-    return best
+    pairs = [(term.lower(), normalize(term) or " ") for term in terms]
+    found: List[List[Brief]] = [[], [], [], []]
+    for brief in briefs:
+        summary = brief.summary.lower()
+        best = 3
+        for term, name in pairs:
+            if name in brief.name:
+                best = min(best, 0 if brief.name == name else
+                           1 if brief.name.startswith(name) else 2)
+            elif term not in summary:
+                break
+        else:
+            found[best].append(brief)
+    return [brief for briefs in found for brief in briefs]
 
 
 def search_page(place: Place, query: str, found: Sequence[Brief], page: int
@@ -2780,6 +2792,7 @@ def python_of(tag_text: str, abis: Sequence[str] = ()) -> Optional[Python]:
         re.fullmatch(r"cp\d+t", abi) for abi in abis) else "")
 
 
+@functools.lru_cache(maxsize=4096)
 def fits(specifier: str, version: Tuple[int, ...]) -> bool:
     """Tell whether some patch of a minor version may be meant (PEP 440).
 
@@ -2856,9 +2869,8 @@ class Wheel(NamedTuple):
     """Where a wheel runs."""
 
     pythons: Tuple[Python, ...]
-    is_stable: bool
+    is_stable: bool  # it uses the stable ABI only, abi3
     platforms: FrozenSet[str]
-    requires: str
 
 
 def wheel_of(file: File) -> Wheel:
@@ -2867,8 +2879,7 @@ def wheel_of(file: File) -> Wheel:
         tuple(filter(None, (python_of(text, abis) for text in pythons))),
         "abi3" in abis,
         frozenset(name for platform in platforms
-                  for name in platforms_of(platform)),
-        file.facts.requires_python)
+                  for name in platforms_of(platform)))
 
 
 def grid_pythons(wheels: Iterable[Wheel], classifiers: Iterable[str]
@@ -2898,24 +2909,24 @@ def grid_pythons(wheels: Iterable[Wheel], classifiers: Iterable[str]
 def release_cells(files: Sequence[File], pythons: Sequence[Python],
                   platforms: Sequence[str]) -> List[str]:
     """Return the cells of a release, keys of CELLS, platform by platform."""
-    wheels = [wheel_of(file) for file in files
-              if file.archive.filetype == "bdist_wheel"]
-    sdists = [file.facts.requires_python for file in files
-              if file.archive.filetype == "sdist"]
-    cells = []
-    for platform in platforms:
-        for column in pythons:
-            if any(wheel.platforms & {"", platform}
-                   and fits(wheel.requires, column.version)
-                   and any(runs(python, wheel.is_stable, column)
-                           for python in wheel.pythons)
-                   for wheel in wheels):
-                cells.append("w")
-            elif any(fits(requires, column.version) for requires in sdists):
-                cells.append("s")
-            else:
-                cells.append("n")
-    return cells
+    built: Dict[str, Set[Python]] = {}  # by platform
+    source: Set[Python] = set()
+    for file in files:
+        fitting = {column for column in pythons if fits(
+            file.facts.requires_python, column.version)}
+        if file.archive.filetype == "sdist":
+            source |= fitting
+        elif file.archive.filetype == "bdist_wheel":
+            wheel = wheel_of(file)
+            covered = {column for column in fitting if any(
+                runs(python, wheel.is_stable, column)
+                for python in wheel.pythons)}
+            for platform in wheel.platforms:
+                built.setdefault(platform, set()).update(covered)
+    anywhere = built.get("", set())
+    return ["w" if column in anywhere or column in built.get(platform, ())
+            else "s" if column in source else "n"
+            for platform in platforms for column in pythons]
 
 
 def releases_of(files: Sequence[File]) -> List[Tuple[str, List[File]]]:
@@ -3024,13 +3035,13 @@ def facts_list(metadata: Mapping[str, List[str]]) -> Html:
     rows = [(title, text) for title, text in (
         ("Requires Python", first(metadata, "requires-python")),
         ("Licence", first(metadata, "license-expression")
-         or first(metadata, "license")[:100] or ", ".join(classified)),
+         or first(metadata, "license") or ", ".join(classified)),
         ("Author", author),
         ("Maintainer", first(metadata, "maintainer-email")
          or first(metadata, "maintainer")),
         ("Keywords", first(metadata, "keywords"))) if text]
     return tag("dl", *(part for title, text in rows for part in (
-        tag("dt", title), tag("dd", text))), class_="facts") \
+        tag("dt", title), tag("dd", text[:LINE_LIMIT]))), class_="facts") \
         if rows else Html("")
 
 
@@ -3047,11 +3058,11 @@ def aside(place: Place, metadata: Mapping[str, List[str]],
         parts += [tag("h2", "About"), facts]
     for title, items in (
             ("Links", [tag("li", outside(url, label))
-                       for label, url in links]),
-            ("Dependencies", dependencies(
-                place, metadata.get("requires-dist", ()), hosted)),
-            ("Classifiers", [tag("li", text) for text
-                             in metadata.get("classifier", ())])):
+                       for label, url in links[:LIST_LIMIT]]),
+            ("Dependencies", dependencies(place, metadata.get(
+                "requires-dist", [])[:LIST_LIMIT], hosted)),
+            ("Classifiers", [tag("li", text) for text in metadata.get(
+                "classifier", [])[:LIST_LIMIT]])):
         if items:
             parts += [tag("h2", title), tag("ul", *items, class_="plain")]
     return tag("aside", *parts, aria_label="About this release")
@@ -3091,7 +3102,7 @@ def project_page(place: Place, project: Project, version: str,
     title = first(metadata, "name") or project.name
     content = [
         tag("h1", title, " ", tag("span", version, class_="soft")),
-        tag("p", first(metadata, "summary"), class_="lead"),
+        tag("p", first(metadata, "summary")[:LINE_LIMIT], class_="lead"),
         status_note(project)]
     if files:
         content += [
@@ -3103,8 +3114,12 @@ def project_page(place: Place, project: Project, version: str,
     left = []
     if files:
         left += [tag("h2", f"Files of {version}"),
-                 tag("ul", *(file_row(place, file)
-                             for file in reversed(files)), class_="rows")]
+                 tag("ul", *(file_row(place, file) for file in
+                             files[:-LIST_LIMIT - 1:-1]), class_="rows")]
+    if len(files) > LIST_LIMIT:
+        left.append(tag("p", tag(
+            "a", f"All {len(files):,} files", href=f"{place.up}simple/"
+            f"{quote(project.name)}/")))
     if project.withheld:
         left.append(tag("p", count_text(len(project.withheld), "file"),
                         " of this project not served: ",
@@ -3132,7 +3147,7 @@ def description(metadata: Mapping[str, List[str]]) -> List[Html]:
         return []
     content = [tag("h2", "Description"),
                tag("pre", link_text(text[:DESCRIPTION_LIMIT]),
-                   class_="description", tabindex="0")]
+                   class_="description")]
     if len(text) > DESCRIPTION_LIMIT:
         content.append(tag("p", "The rest of it is in the metadata of the "
                            "files.", class_="soft"))
@@ -4840,7 +4855,11 @@ class Lists:
                     problem)
         listings = self.directories.tree.listings
         for (root, directory), listing in sorted(listings.items()):
-            for name in sorted(listing.names):
+            others = [
+                name for name in listing.names if name not in archives
+                or (archives[name].root, archives[name].directory)
+                != (root, directory)]
+            for name in sorted(others):
                 found = why_ignored(f"{root}/{directory}", name, archives)
                 if found:
                     yield Ignored(directory + name, *found)
@@ -4848,16 +4867,16 @@ class Lists:
 
 def why_ignored(folder: str, name: str, archives: Mapping[str, Archive]
                 ) -> Optional[Tuple[str, str]]:
-    """Return (kind, reason) of a file that is no archive, or in a shadow.
+    """Return (kind, reason) of a file that is not in the snapshot.
+
+    None stands for a companion of one that is.
 
     Args:
         folder: its directory, absolute, with a final slash.
     """
-    served = archives.get(name)
-    if served is not None:
-        return None if served.path == folder + name else (
-            "shadowed", f"{served.location} has the same name and comes "
-            "first")
+    if name in archives:
+        return "shadowed", "another file of that name comes first: " \
+            + archives[name].location
     if name.endswith(STATUS):
         return None
     if name.endswith(COMPANIONS):
@@ -5405,13 +5424,9 @@ def find_projects(app: App, request: Request) -> Response:
     """Answer with the projects of which something is searched, or all."""
     values = query_values(request)
     query = " ".join(values.get("q", "").split())[:QUERY_LIMIT]
-    terms = query.lower().split()[:TERMS_LIMIT]
     found: Sequence[Brief] = app.lists.catalogue().briefs
-    if terms:
-        ranked = [(rank(brief, terms), brief) for brief in found]
-        found = [brief for place, brief in sorted(
-            (pair for pair in ranked if pair[0] >= 0),
-            key=operator.itemgetter(0))]
+    if query:
+        found = rank_all(found, query.split()[:TERMS_LIMIT])
     return reply_page(request, search_page(
         place_of(request, app), query, found, page_number(values)),
         FOR_PEOPLE)
@@ -5421,13 +5436,18 @@ def not_served(app: App, request: Request) -> Response:
     """Answer with the files that are not served, and why; also as JSON."""
     media_type = wanted_type(request, (HTML, JSON))
     catalogue = app.lists.catalogue()
-    ignored = list(app.lists.ignored(catalogue))
     counts = catalogue.totals.read, catalogue.totals.projects
-    if media_type == JSON:
-        return reply_page(request, withheld_json(ignored, *counts))
-    return reply_page(request, withheld_page(
-        place_of(request, app), ignored, page_number(query_values(request)),
-        *counts), FOR_PEOPLE)
+    place = place_of(request, app)
+    page = page_number(query_values(request))
+
+    def render() -> Page:
+        ignored = list(app.lists.ignored(catalogue))
+        if media_type == JSON:
+            return withheld_json(ignored, *counts)
+        return withheld_page(place, ignored, page, *counts)
+    return reply_page(request, kept_page(
+        app, ("withheld", media_type, place, page), catalogue, render),
+        FOR_PEOPLE * (media_type == HTML))
 
 
 def project_for_people(app: App, request: Request, project: str,

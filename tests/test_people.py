@@ -14,7 +14,8 @@ from urllib.parse import urljoin
 import pypi_server
 from pypi_server import (
     CELLS, HTML, Html, Place, Python, fits, join, link_text, platforms_of,
-    rank, release_cells, release_grid, releases_of, size_text, tag, wheel_of,
+    rank_all, release_cells, release_grid, releases_of, size_text, tag,
+    wheel_of,
 )
 from tests import archives, forms
 from tests.helpers import (
@@ -292,16 +293,23 @@ class TestRank(unittest.TestCase):
     def test_order(self):
         def brief(name, summary=""):
             return pypi_server.Brief((), name, "", summary, 0, 0, 0, "", ())
+        names = ("a-foo", "foo", "foo-b", "c")
+        self.assertEqual(["foo", "foo-b", "a-foo", "c"], [
+            found.name for found in rank_all(
+                [brief(name, "Foo") for name in names], ["foo"])])
         for query, name, summary, wanted in (
-                ("foo", "foo", "", 0), ("fo", "foo", "", 1),
-                ("oo", "foo", "", 2), ("bar", "foo", "A BAR", 3),
-                ("baz", "foo", "bar", -1), ("foo bar", "foo", "bar", 0),
-                ("foo baz", "foo", "bar", -1),
-                ("zope.interface", "zope-interface", "", 0),
-                ("zope_i", "zope-interface", "", 1), ("--", "foo", "", -1)):
+                ("foo", "foo", "", True), ("FO", "foo", "", True),
+                ("oo", "foo", "", True), ("Bar", "foo", "A BAR", True),
+                ("baz", "foo", "bar", False),
+                ("foo bar", "foo", "b ar", False),
+                ("foo bar", "foo", "bar", True),
+                ("foo baz", "foo", "bar", False),
+                ("zope.interface", "zope-interface", "", True),
+                ("zope_i", "zope-interface", "", True),
+                ("--", "foo", "a b", False), ("--", "foo", "a--b", True)):
             with self.subTest(query, name=name):
-                self.assertEqual(wanted, rank(
-                    brief(name, summary), query.split()))
+                self.assertEqual(wanted, bool(rank_all(
+                    [brief(name, summary)], query.split())))
 
 
 DEMO = core(
@@ -733,6 +741,23 @@ class TestMany(DirectoryTestCase):
         self.assertIn("The rest of it is in the metadata", text)
         other = pypi_server.project_page(place, project, "0.1", {}, set(), 0)
         self.assertIn("Page 2 of 2", Parsed(other.body.decode()).text)
+
+    def test_what_is_hostile_stays_small(self):
+        """Files without end, Pythons, platforms, lines and lists."""
+        files = tuple(file("foo-1.%d-cp3%d-cp3%d-%s_x%d.whl" % (
+            number % 50, number % 99, number % 99, "linux", number % 40))
+            for number in range(20000))
+        many = ["a" * 60 + str(number) for number in range(10 ** 5)]
+        started = time.perf_counter()
+        page = pypi_server.project_page(
+            Place("../../", "http://host/"),
+            pypi_server.Project("foo", files, "", "", ()), "1.49", {
+                "summary": ["x y " * 10 ** 6], "requires-dist": many,
+                "classifier": many, "project-url": many,
+                "keywords": ["k " * 10 ** 6]}, set(), 0)
+        self.assertLess(time.perf_counter() - started, 10)
+        self.assertLess(len(page.compressed), 50 * 1024)
+        self.assertIn("All 400 files", Parsed(page.body.decode()).text)
 
     def test_escaping_everywhere(self):
         metadata = {name: [EVIL] for name in (
