@@ -2263,7 +2263,7 @@ if (form) {
 
 ROWS = 50                      # entries of a list on one page
 DESCRIPTION_LIMIT = 64 * 1024  # characters; the median on PyPI is 3,000
-LINE_LIMIT = 300               # characters of a summary, an author, ...
+WORDS_LIMIT = 300               # characters of a summary, an author, ...
 LIST_LIMIT = 300               # files, dependencies, classifiers
 GRID_PYTHONS = 24              # columns of the grid, at the most ...
 GRID_PLATFORMS = 12            # ... for each of so many platforms
@@ -2356,7 +2356,7 @@ def brief_of(project: Project, archives: Tuple[Archive, ...]) -> Brief:
     newest = max(files, key=lambda file: file.identity.mtime_ns)
     return Brief(
         archives, project.name, normalize_version(latest_version(files)),
-        next((file.facts.summary[:LINE_LIMIT] for file in reversed(files)
+        next((file.facts.summary[:WORDS_LIMIT] for file in reversed(files)
               if file.facts.summary), ""),
         len(files), sum(file.identity.size for file in files),
         newest.identity.mtime_ns, newest.archive.filename, project.withheld)
@@ -2512,6 +2512,10 @@ def home_page(place: Place, totals: Optional[Totals]) -> Page:
     content += [tag("h2", "Use this index"), *access_notes(place),
                 tag("div", *map(config_card, configurations(place)),
                     class_="cards")]
+    if not place.uploads:
+        content.append(tag(
+            "p", "Nothing can be uploaded here; wheels and sdists are copied "
+            "into the package directory.", class_="soft"))
     if totals and totals.newest:
         content += [tag("h2", "Newest uploads"), tag(
             "ul", *(brief_row(place, brief, True)
@@ -3041,7 +3045,7 @@ def facts_list(metadata: Mapping[str, List[str]]) -> Html:
          or first(metadata, "maintainer")),
         ("Keywords", first(metadata, "keywords"))) if text]
     return tag("dl", *(part for title, text in rows for part in (
-        tag("dt", title), tag("dd", text[:LINE_LIMIT]))), class_="facts") \
+        tag("dt", title), tag("dd", text[:WORDS_LIMIT]))), class_="facts") \
         if rows else Html("")
 
 
@@ -3102,7 +3106,7 @@ def project_page(place: Place, project: Project, version: str,
     title = first(metadata, "name") or project.name
     content = [
         tag("h1", title, " ", tag("span", version, class_="soft")),
-        tag("p", first(metadata, "summary")[:LINE_LIMIT], class_="lead"),
+        tag("p", first(metadata, "summary")[:WORDS_LIMIT], class_="lead"),
         status_note(project)]
     if files:
         content += [

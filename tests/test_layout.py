@@ -127,6 +127,17 @@ class TestSections(unittest.TestCase):
             checked += name in home
         self.assertGreater(checked, 300)
 
+    def test_names_are_given_once(self):
+        """A second constant of a name would change what the first limits."""
+        seen = set()
+        for _, node in statements():
+            names = defined(node) if not isinstance(
+                node, (ast.If, ast.For, ast.With, ast.Try)) else set()
+            with self.subTest("line %d" % node.lineno):
+                self.assertEqual(set(), names & seen)
+            seen |= names
+        self.assertGreater(len(seen), 300)
+
     def test_sections_are_short(self):
         """Longer ones have a second idea in them."""
         places = [line for line, _ in STARTS] + [SOURCE.count("\n")]

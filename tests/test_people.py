@@ -586,6 +586,7 @@ class TestConfigurations(unittest.TestCase):
         texts, page = self.texts("http://h/", uploads=False)
         self.assertNotIn("twine upload", texts + page)
         self.assertNotIn("Drop files", page)
+        self.assertIn("Nothing can be uploaded here", page)
         texts, page = self.texts("http://h/", locked=("update",))
         self.assertIn("username = USER", texts)
         self.assertNotIn("password =", texts)
