@@ -532,7 +532,9 @@ class TestUpload(BrowserTestCase):
         """The bar moves while a large file is on its way."""
         self.go("")
         path, _ = self.put("large", archives.wheel("large", "1.0", files={
-            "x": os.urandom(30 * 1024 ** 2)}, compression=0))
+            "x": os.urandom(3 * 1024 ** 2)}, compression=0))
+        self.throttle(2 * 1024 ** 2)
+        self.addCleanup(self.throttle, -1)
         self.page.run("""
             window.seen = [];
             new MutationObserver(() => {
@@ -545,6 +547,13 @@ class TestUpload(BrowserTestCase):
         seen = self.page.run("return window.seen")
         self.assertEqual(sorted(seen), seen)
         self.assertGreater(len(set(seen)), 2)
+
+    def throttle(self, speed):
+        """Slow uploads down to so many bytes in a second; -1: do not."""
+        self.page.cdp("Network.enable")
+        self.page.cdp("Network.emulateNetworkConditions", offline=False,
+                      latency=0, downloadThroughput=-1,
+                      uploadThroughput=speed)
 
     def test_other_sites_cannot(self):
         """A page of another host that sends a form, and that asks."""
