@@ -1979,7 +1979,8 @@ footer {
 .lead.soft { color: var(--soft); }
 form.search { display: flex; gap: .5rem; }
 form.search input { flex: 1; min-width: 0; }
-main form.search { max-width: 46rem; font-size: 1.125rem; }
+main form.search { max-width: 46rem; font-size: 1.125rem;
+  margin-top: 1rem; }
 input, button {
   font: inherit; color: inherit; border-radius: .4rem;
   border: 1px solid var(--soft); padding: .4rem .75rem;
@@ -2267,7 +2268,9 @@ WORDS_LIMIT = 300               # characters of a summary, an author, ...
 LIST_LIMIT = 300               # files, dependencies, classifiers
 GRID_PYTHONS = 24              # columns of the grid, at the most ...
 GRID_PLATFORMS = 12            # ... for each of so many platforms
-LINK = re.compile(r"https?://[^\s<>\"'`\\{}|^]*[^\s<>\"'`\\{}|^.,;:!?)\]*_]")
+# As far as Markdown goes on without it: no brackets, no stop at the end.
+LINK = re.compile(
+    r"https?://[^\s<>\"'`\\{}|^()\[\]]*[^\s<>\"'`\\{}|^()\[\].,;:!?*_]")
 
 
 class Html(str):

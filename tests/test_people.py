@@ -103,8 +103,8 @@ class TestHtml(unittest.TestCase):
     def test_links_in_text(self):
         for text, links in (
                 ("see https://a.example/b?c=d&e.", ["https://a.example/b?c=d&e"]),
-                ("[x](http://a.example/(b)) http://c.example, d",
-                 ["http://a.example/(b", "http://c.example"]),
+                ("[![x](http://a.example/b)](http://c.example), *http://d*",
+                 ["http://a.example/b", "http://c.example", "http://d"]),
                 ("javascript:alert(1) ftp://a file:///b", []),
                 ("<a href='http://x.example'>", ["http://x.example"]),
                 (EVIL, []), ("http://", [])):
