@@ -4855,14 +4855,14 @@ class Wire:
     def wait(self) -> bool:
         """Wait for a request; False when none will come.
 
-        It has no timeout: Server.tend() ends waits that take too long, and
-        a socket without one needs half as many calls of the system.
+        It has no timeout: Server.service_actions() ends waits that take too
+        long, and a socket without one needs half as many calls of the system.
         """
         if self.at == len(self.buffer):
             self.at = 0
             try:
                 self.buffer = self.sock.recv(HEAD_BLOCK)
-            except ConnectionError:
+            except OSError:  # the client, or the way to it, is gone
                 self.buffer = b""
         return self.buffer != b""
 
@@ -4874,7 +4874,10 @@ class Wire:
             socket.timeout: none came before the deadline (monotonic).
         """
         self.sock.settimeout(max(deadline - time.monotonic(), 0.001))
-        data = self.sock.recv(BLOCK)
+        try:
+            data = self.sock.recv(BLOCK)
+        finally:
+            self.sock.settimeout(None)
         if not data:
             raise EOFError
         self.buffer = self.buffer[self.at:] + data
@@ -5061,7 +5064,7 @@ def wants_more(head: Head) -> bool:
 
 def answer(app: App, request: Request
            ) -> Tuple[Response, Optional[BinaryIO]]:
-    """Return the response to a request, and the file that it sends, open.
+    """Return the response to a request, and the large file that it sends.
 
     A file may be replaced after the response was made: then another one is.
     """
@@ -5071,13 +5074,30 @@ def answer(app: App, request: Request
         if not isinstance(body, FileSlice) or request.method == "HEAD":
             return response, None
         try:
-            return response, open_whole(body.path, body.identity)
+            file = open_whole(body.path, body.identity)
+            if is_large(response):
+                return response, file
+            with file:
+                return response._replace(body=read_part(file, body)), None
         except OSError as error:
             problem = error
             LOG.info("%s cannot be read: %s", body.path, error)
     return error_response(request, HTTPError(
         503, f"the file cannot be read: {problem.strerror}",
         (("Retry-After", "1"),))), None
+
+
+def read_part(file: BinaryIO, part: FileSlice) -> bytes:
+    """Return a part of a file.
+
+    Raises:
+        OSError: the file shrank meanwhile.
+    """
+    file.seek(part.start)
+    data = file.read(part.length)
+    if len(data) < part.length:
+        raise OSError(errno.ESTALE, "it changed meanwhile")
+    return data
 
 
 def headers_of(response: Response) -> Iterator[Tuple[str, str]]:
@@ -5090,7 +5110,7 @@ def headers_of(response: Response) -> Iterator[Tuple[str, str]]:
 
 
 def message(request: Request, head: Optional[Head], response: Response,
-            file: Optional[BinaryIO], keep: bool) -> bytes:
+            keep: bool) -> bytes:
     """Format a response, without its body when that is a large file.
 
     Raises:
@@ -5109,14 +5129,8 @@ def message(request: Request, head: Optional[Head], response: Response,
             or "\0" in text:
         raise ValueError(f"a header has a line break: {lines!r}")
     data = (text + "\r\n\r\n").encode("latin-1", "replace")
-    body = response.body
-    if request.method == "HEAD":
-        return data
-    if isinstance(body, bytes):
-        return data + body
-    if file and not is_large(response):
-        file.seek(body.start)
-        return data + file.read(body.length)
+    if request.method != "HEAD" and isinstance(response.body, bytes):
+        data += response.body
     return data
 
 
@@ -5130,7 +5144,8 @@ TEND_INTERVAL = 1    # between two looks for connections that wait too long
 # does so at most, while a thread makes it anew.
 REPEAT = 0.1
 REPEAT_AT_MOST = 0.2
-REPEAT_LIMIT = 32 * 1024 ** 2  # bytes of all such answers
+REPEAT_LIMIT = 32 * 1024 ** 2  # bytes of all such answers ...
+REPEAT_OVERHEAD = 512          # ... with what Python needs for each
 REFUSED_LIMIT = 100  # connections that are closed a moment after a 503
 # Connections that wait to be accepted; uv opens 80 at once.
 BACKLOG = 1024
@@ -5189,7 +5204,8 @@ class Connection(BaseHTTPRequestHandler):
         seen = self.server.app.directories.changes.seen
         while wire.wait():
             now = time.monotonic()
-            known = ready.get(wire.buffer)
+            # What came together with other things is not a head alone.
+            known = None if wire.at else ready.get(wire.buffer)
             if known is not None and known.holds(now, seen()):
                 self.waits_since = now
                 wire.at = len(wire.buffer)
@@ -5198,6 +5214,8 @@ class Connection(BaseHTTPRequestHandler):
                 return
             else:
                 self.waits_since = time.monotonic()
+                if self.server.is_stopping:  # it may have looked before
+                    return
 
     def finish(self) -> None:
         self.server.forget(self)
@@ -5223,7 +5241,7 @@ class Connection(BaseHTTPRequestHandler):
         except HTTPError as error:
             LOG.info("%s sent a bad request: %s", client, error.detail)
             self.wire.send(message(request, head, error_response(
-                request, error), None, False))
+                request, error), False))
             self.wire.linger()
             return False
         # All of it is a head: the request has no body, and none follows.
@@ -5242,24 +5260,24 @@ class Connection(BaseHTTPRequestHandler):
         with contextlib.ExitStack() as files:
             if file:
                 files.enter_context(file)
-            data = message(request, head, response, file, keep)
+            data = message(request, head, response, keep)
             if keep and sole_head and is_repeatable(
                     self.server.app.config, request, response):
-                self.ready.put(sole_head, Ready(changes, started, data),
-                               len(sole_head) + len(data))
+                self.ready.put(
+                    sole_head, Ready(changes, started, data),
+                    len(sole_head) + len(data) + REPEAT_OVERHEAD)
             self.wire.send(data)
-            if file and isinstance(response.body, FileSlice) \
-                    and response.body.length > SMALL_FILE:
+            if file and isinstance(response.body, FileSlice):
                 keep = self.send_file(file, response.body) and keep
         if not drained:
             self.wire.linger()
-        self.request.settimeout(None)
         return keep and not self.server.is_stopping
 
     def send_file(self, file: BinaryIO, part: FileSlice) -> bool:
         """Send a part of a file; False when the file shrank meanwhile."""
         self.request.settimeout(SEND_TIMEOUT)
         sent = self.request.sendfile(file, part.start, part.length)
+        self.request.settimeout(None)
         return bool(sent == part.length)
 
 
@@ -5269,7 +5287,7 @@ def is_repeatable(config: Config, request: Request,
     return request.method in ("GET", "HEAD") \
         and response.status in (200, 206, 302, 304) \
         and (request.method == "HEAD" or not is_large(response)) \
-        and not (config.auther and request.user != "-") \
+        and not (config.auther and "authorization" in request.headers) \
         and not LOG.isEnabledFor(logging.INFO)  # each request has its line
 
 
@@ -5345,15 +5363,29 @@ def banner(app: App, listener: socket.socket) -> str:
             f"{', '.join(app.config.roots)} at http://{host}:{port}{prefix}/")
 
 
-def on_signals(stop: Callable[[], None]) -> None:
-    """Let SIGTERM and ^C call `stop`; a second signal does not wait."""
-    def start_to_stop(number: int, frame: Any) -> None:
-        for number in STOPPING:
+def on_signals(stop: Callable[[], None], is_worker: bool = False) -> None:
+    """Let SIGTERM and ^C call `stop`; a second signal does not wait.
+
+    A worker gets it twice when all processes get it, from a terminal or a
+    service manager: what a second one means, its supervisor says.
+    """
+    def begin(number: int, frame: Any) -> None:
+        if not told:
+            told.append(number)
+            begun.set()
+        elif not is_worker:
             signal.signal(number, signal.SIG_DFL)
-        # It may wait for the loop that this thread is in.
-        threading.Thread(target=stop, daemon=True).start()
+            os.kill(os.getpid(), number)
+
+    def wait() -> None:
+        begun.wait()
+        stop()  # it may wait for the loop that the main thread is in
+    told: List[int] = []
+    begun = threading.Event()
+    # Now, since there may be no thread to be had when it is needed.
+    threading.Thread(target=wait, daemon=True).start()
     for number in STOPPING:
-        signal.signal(number, start_to_stop)
+        signal.signal(number, begin)
 
 
 class Server(ThreadingHTTPServer):
@@ -5413,7 +5445,8 @@ class Server(ThreadingHTTPServer):
             return
         try:
             super().process_request(request, client_address)
-        except RuntimeError:  # the system has no more threads
+        except (RuntimeError, MemoryError) as error:
+            LOG.error("%s is refused: %s", client_address[0], error)
             self.refuse(request)
 
     def refuse(self, request: socket.socket) -> None:
@@ -5424,15 +5457,19 @@ class Server(ThreadingHTTPServer):
         # Closed at once, what the client still sends would destroy it.
         self.refused.append(request)
         if len(self.refused) > REFUSED_LIMIT:
-            self.shutdown_request(self.refused.popleft())
+            self.refused.popleft().close()
+        with self.changed:
+            self.count -= 1
 
     def make_room(self) -> bool:
         """End the connection that waits longest; False when none waits."""
-        waiting = [connection for connection in self.connections
-                   if connection.waits_since]
+        # Each is asked once, since it may get a request meanwhile.
+        waiting = [(connection.waits_since, id(connection), connection)
+                   for connection in self.connections]
+        waiting = [entry for entry in waiting if entry[0]]
         if not waiting:
             return False
-        oldest = min(waiting, key=lambda connection: connection.waits_since)
+        oldest = min(waiting)[2]
         oldest.waits_since = 0.0
         oldest.wire.end_wait()
         return True
@@ -5452,7 +5489,7 @@ class Server(ThreadingHTTPServer):
             LOG.error("stopping: the supervisor is gone")
             os.kill(os.getpid(), signal.SIGTERM)
         while self.refused:
-            self.shutdown_request(self.refused.popleft())
+            self.refused.popleft().close()
         with self.changed:
             for connection in self.connections:
                 since = connection.waits_since
@@ -5462,6 +5499,8 @@ class Server(ThreadingHTTPServer):
     def register(self, connection: Connection) -> None:
         with self.changed:
             self.connections.add(connection)
+            if self.is_stopping:
+                connection.wire.end_wait()
 
     def forget(self, connection: Connection) -> None:
         with self.changed:
@@ -5471,6 +5510,8 @@ class Server(ThreadingHTTPServer):
     def stop(self) -> None:
         """Accept no more, let running answers end, close the others."""
         self.server_close()
+        while self.refused:
+            self.refused.popleft().close()
         with self.changed:
             self.is_stopping = True
             for connection in self.connections:
@@ -5518,7 +5559,7 @@ def serve(app: App, announce: Callable[[str], None]) -> None:
 def serve_alone(server: Server, announce: Callable[[], None],
                 is_first: bool = True) -> None:
     """Serve in this process; `is_first` of those that share a socket."""
-    on_signals(server.shutdown)
+    on_signals(server.shutdown, bool(server.parent))
     sys.setswitchinterval(SWITCH_INTERVAL)
     if is_first:
         server.app.warmer.start()
@@ -5541,6 +5582,7 @@ class Supervisor:
 
     def run(self, announce: Callable[[], None]) -> None:
         """Return when the last worker ended after a signal."""
+        self.server.parent = os.getpid()
         for number in STOPPING:
             signal.signal(number, self.stop)
         if hasattr(signal, "SIGHUP"):
@@ -5563,16 +5605,31 @@ class Supervisor:
             self.start()
 
     def start(self) -> None:
-        """Fork what is missing, while no signal can come between."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        """Fork what is missing."""
         while self.idle and not self.is_stopping:
-            place = min(self.idle)
+            try:
+                self.fork(min(self.idle))
+            except OSError as error:
+                LOG.error("no process for a worker: %s; trying again",
+                          error.strerror)
+                time.sleep(1)
+
+    def fork(self, place: int) -> None:
+        """Start a worker, while no signal can come between.
+
+        Raises:
+            OSError: there are too many processes, or too little memory.
+        """
+        flush_log()  # its thread would not come along, but its locks
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        try:
             process = os.fork()
             if not process:
                 self.work(place)
             self.idle.remove(place)
             self.busy[process] = place, time.monotonic()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
     def work(self, place: int) -> None:
         """Be a worker; never return."""
@@ -5581,20 +5638,19 @@ class Supervisor:
         status = 1
         try:
             self.busy.clear()  # they are no children of this process
-            self.server.parent = os.getppid()
             self.server.app.directories.changes.place = place
             serve_alone(self.server, begin, place == 0)
             status = 0
         except Exception:
             LOG.exception("a worker failed")
         finally:
-            for handler in LOG.handlers:
-                handler.flush()
+            flush_log()
             os._exit(status)
 
     def stop(self, number: int, frame: Any) -> None:
+        self.server.server_close()  # or connections would go on to queue
+        self.tell(signal.SIGKILL if self.is_stopping else signal.SIGTERM)
         self.is_stopping = True
-        self.tell(number)
 
     def reopen_log(self, reopen: Any, number: int, frame: Any) -> None:
         reopen(number, frame)
@@ -5604,6 +5660,11 @@ class Supervisor:
         for process in self.busy:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, number)
+
+
+def flush_log() -> None:
+    for handler in LOG.handlers:
+        handler.flush()
 
 
 def allow_many_files() -> None:
@@ -6559,14 +6620,16 @@ class LogWriter(logging.Handler):
         self.process = 0  # that has the thread: a fork has no threads
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self.process != os.getpid():
-            self.process = os.getpid()
-            self.thread = threading.Thread(target=self.run, daemon=True)
-            self.thread.start()
         try:
             self.waiting.put_nowait(record)
         except queue.Full:
             self.lost += 1
+        if self.process != os.getpid():
+            thread = threading.Thread(target=self.run, daemon=True)
+            # Where no more threads can be had, it waits for the next line.
+            with contextlib.suppress(RuntimeError):
+                thread.start()
+                self.thread, self.process = thread, os.getpid()
 
     def run(self) -> None:
         while True:
@@ -6581,10 +6644,13 @@ class LogWriter(logging.Handler):
 
     def flush(self) -> None:
         """Wait a little for what was logged; called at the end."""
-        if self.process == os.getpid():
-            with contextlib.suppress(queue.Full):
-                self.waiting.put(None, timeout=1)
+        with contextlib.suppress(queue.Full):
+            self.waiting.put(None, timeout=1)
+            if self.process == os.getpid():
                 self.thread.join(1)
+                self.process = 0
+            else:  # there was no thread to be had, or nothing to write
+                self.run()
 
 
 def reopen_log(handlers: Sequence[logging.Handler], number: int,

@@ -63,8 +63,10 @@ ENVIRONMENTS = {
     "pypi_uploader": RECENT,
     "images": RECENT,
     "lint": RECENT,
+    "peers": RECENT,
 }
 LINT = "lint"  # not a client: .ci/run installs it with this file's main
+PEERS = "peers"  # nor these: the benchmark installs them
 
 
 class InstallError(Exception):
