@@ -282,6 +282,11 @@ VERSION = re.compile(r"""
 PRE_SPELLINGS = {"alpha": "a", "beta": "b", "c": "rc", "pre": "rc",
                  "preview": "rc"}
 
+# PEP 440, "Version specifiers", and what of PEP 508 is about versions.
+SPECIFIER = re.compile(r"(~=|===|==|!=|<=|>=|<|>)\s*([^\s,;()]+)")
+COMPARISONS = {"==": operator.eq, "<=": operator.le, ">=": operator.ge,
+               "<": operator.lt, ">": operator.gt}
+
 # PEP 427: name-version(-build)?-python-abi-platform.whl, no "-" inside a
 # part, a build tag starts with a digit.
 WHEEL = re.compile(
@@ -333,6 +338,14 @@ def parse_version(text: str) -> Optional[Version]:
               for part in local if part))
 
 
+def trimmed(version: Version) -> Version:
+    """Return a version without final zeros: 1.0 and 1.0.0 are the same."""
+    release = version.release
+    while len(release) > 1 and not release[-1]:
+        release = release[:-1]
+    return version._replace(release=release)
+
+
 def version_key(text: str) -> Tuple[Any, ...]:
     """Return what versions are ordered and compared by (PEP 440).
 
@@ -347,9 +360,7 @@ def version_key(text: str) -> Tuple[Any, ...]:
     version = parse_version(text)
     if version is None:
         return (0, text.strip().lower())
-    release = version.release
-    while len(release) > 1 and not release[-1]:
-        release = release[:-1]
+    release = trimmed(version).release
     pre = version.pre or ("z", 0)  # a final release follows all of its rc
     if not version.pre and version.post is None and version.dev is not None:
         pre = ("", 0)  # 1.0.dev1 comes before 1.0a1
@@ -383,6 +394,105 @@ def is_prerelease(text: str) -> bool:
     version = parse_version(text)
     return version is not None and (
         version.pre is not None or version.dev is not None)
+
+
+def parse_requirement(text: str
+                      ) -> Optional[Tuple[str, Tuple[Tuple[str, str], ...]]]:
+    """Split a name and its version specifiers (PEP 508, PEP 440).
+
+    Extras, markers and URLs say nothing about files: they are refused.
+
+    Returns:
+        (normalized name, ((operator, version), ...)), or None.
+
+    >>> parse_requirement("Foo.Bar >=1.0, <2")
+    ('foo-bar', (('>=', '1.0'), ('<', '2')))
+    >>> parse_requirement("foo==1.0.dev1.*") is None
+    True
+    """
+    name = PROJECT_NAME.match(text.strip())
+    if not name:
+        return None
+    rest = text.strip()[name.end():].strip()
+    found = [SPECIFIER.fullmatch(part.strip())
+             for part in rest.split(",") if rest]
+    clauses = tuple((match.group(1), match.group(2))
+                    for match in found if match)
+    if len(clauses) < len(found) or not all(
+            is_specifier(*clause) for clause in clauses):
+        return None
+    return normalize(name.group()), clauses
+
+
+def is_specifier(operator: str, wanted: str) -> bool:
+    """Tell whether a version may stand behind an operator (PEP 440)."""
+    if operator == "===":
+        return True
+    is_prefix = wanted.endswith(".*")
+    version = parse_version(wanted[:-2] if is_prefix else wanted)
+    if version is None:
+        return False
+    if is_prefix:
+        return operator in ("==", "!=") and version[2:] == (
+            None, None, None, ())
+    if version.local:
+        return operator in ("==", "!=")
+    return operator != "~=" or len(version.release) > 1
+
+
+def satisfies(version: str, operator: str, wanted: str) -> bool:
+    """Compare a version as PEP 440, "Version specifiers", says.
+
+    Pre-releases are compared like others; to leave them out is for who
+    chooses one version.  Legacy versions equal themselves, and no more.
+
+    >>> satisfies("1.1rc1", "==", "1.1.*")
+    True
+    >>> satisfies("2.0rc1", "<", "2.0")
+    False
+    """
+    if operator == "===":
+        return version.strip().lower() == wanted.lower()
+    if operator == "!=":
+        return not satisfies(version, "==", wanted)
+    this = parse_version(version)
+    prefix = parse_version(wanted[:-2]) if wanted.endswith(".*") else None
+    other = prefix or parse_version(wanted)
+    if this is None or other is None:
+        return operator == "==" and version_key(version) == version_key(wanted)
+    if operator == "~=":
+        series = ".".join(map(str, other.release[:-1]))
+        return satisfies(version, ">=", wanted) and satisfies(
+            version, "==", f"{other.epoch}!{series}.*")
+    if prefix:
+        length = len(prefix.release)
+        return prefix[:2] == (this.epoch, (
+            this.release + (0,) * length)[:length])
+    left, right = version_key(version), version_key(wanted)
+    if operator == "==" or operator.endswith("="):
+        if not other.local:
+            left = version_key(version.partition("+")[0])
+        return bool(COMPARISONS[operator](left, right))
+    return not is_variant(operator, version, wanted) and bool(
+        COMPARISONS[operator](left, right))
+
+
+def is_variant(operator: str, version: str, wanted: str) -> bool:
+    """Tell whether <2.0 means all but 2.0rc1, and >2.0 all but 2.0.post1."""
+    this, other = parse_version(version), parse_version(wanted)
+    if this is None or other is None:
+        return False
+    if operator == "<":
+        bare = this._replace(pre=None, dev=None, local=())
+        if other.post is None:
+            bare = bare._replace(post=None)
+        return is_prerelease(version) and not is_prerelease(wanted) \
+            and trimmed(bare) == trimmed(other) and (
+                other.post is None or this.pre is None)
+    bare = this._replace(local=())
+    if this.post is not None and other.post is None and other.dev is None:
+        bare = bare._replace(post=None, dev=None)
+    return trimmed(bare) == trimmed(other)
 
 
 def split_stem(stem: str) -> Tuple[str, str]:
