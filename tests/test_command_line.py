@@ -324,7 +324,10 @@ def free_port():
 
 
 class TestHelp(CommandTestCase):
-    COMMANDS = ((), ("run",), ("update",), ("passwd",))
+    COMMANDS = ((), ("run",), ("update",), ("passwd",), ("check",),
+                ("yank",), ("unyank",))
+    # Those whose one help says all.
+    SMALL = (("passwd",), ("yank",), ("unyank",))
 
     def test_version(self):
         wanted = "pypi-server %s\n" % pypi_server.__version__
@@ -339,7 +342,7 @@ class TestHelp(CommandTestCase):
     def test_help_fits_eighty_columns(self):
         for command in self.COMMANDS:
             options = ("-h", "--help") + ("--help-all",) * (
-                command != ("passwd",))
+                command not in self.SMALL)
             for option in options:
                 with self.subTest(command, option=option):
                     status, output, errors = self.run_it(
@@ -354,7 +357,7 @@ class TestHelp(CommandTestCase):
             with self.subTest(command):
                 _, output, _ = self.run_it(*(command + ("-h",)), COLUMNS="80")
                 self.assertLess(len(output.splitlines()), 24)
-                if command != ("passwd",):
+                if command not in self.SMALL:
                     self.assertIn("--help-all", output)
         for option in pypi_server.OPTIONS:
             with self.subTest(option.field):
@@ -364,7 +367,7 @@ class TestHelp(CommandTestCase):
         """The same facts, whatever this Python's argparse makes of them."""
         texts = {name: self.squeeze(self.run_it(
             *((name,) if name else ()) + ("--help-all",), COLUMNS="80")[1])
-            for name in ("", "run", "update")}
+            for name in ("", "run", "update", "check")}
         for option in pypi_server.OPTIONS:
             default = getattr(pypi_server.Config(), option.field)
             if isinstance(default, tuple):
