@@ -325,7 +325,7 @@ def free_port():
 
 class TestHelp(CommandTestCase):
     COMMANDS = ((), ("run",), ("update",), ("passwd",), ("check",),
-                ("yank",), ("unyank",))
+                ("yank",), ("unyank",), ("export",))
 
     def test_version(self):
         wanted = "pypi-server %s\n" % pypi_server.__version__
@@ -352,7 +352,7 @@ class TestHelp(CommandTestCase):
         """The same facts, whatever this Python's argparse makes of them."""
         texts = {name: self.squeeze(self.run_it(
             *((name,) if name else ()) + ("-h",), COLUMNS="80")[1])
-            for name in ("", "run", "update", "check")}
+            for name in ("", "run", "update", "check", "export")}
         for option in pypi_server.OPTIONS:
             default = getattr(pypi_server.Config(), option.field)
             if isinstance(default, tuple):

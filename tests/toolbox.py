@@ -62,6 +62,7 @@ ENVIRONMENTS = {
     "accounts": RECENT,
     "pypi_uploader": RECENT,
     "images": RECENT,
+    "s3": RECENT,
     "lint": RECENT,
     "peers": RECENT,
 }
