@@ -39,7 +39,9 @@ disk, the network and the clock.  A section uses only those above it.
     30  Target        the Python and the platform that is installed for
     31  Closure       what can be installed out of the directories
     32  Check         what is wrong or missing
-    33  Command line  parser and main
+    33  Site          plain files that any web server can serve
+    34  Export        an index as a site, and only what changed
+    35  Command line  parser and main
 """
 
 import argparse
@@ -58,6 +60,7 @@ import html
 import http.client
 import importlib
 import io
+import itertools
 import json
 import logging
 import math
@@ -356,6 +359,7 @@ def trimmed(version: Version) -> Version:
     return version._replace(release=release)
 
 
+@functools.lru_cache(maxsize=2 ** 14)  # pages compare versions again
 def version_key(text: str) -> Tuple[Any, ...]:
     """Return what versions are ordered and compared by (PEP 440).
 
@@ -1803,12 +1807,13 @@ def listed_files(project: Project) -> Tuple[File, ...]:
 
 
 def project_html(media_type: str, project: Project, algorithm: str,
-                 base: str) -> Page:
+                 base: str, packages: str = "") -> Page:
     """Render project detail (PEP 503, 592, 629, 658, 714, 740, 792).
 
     Args:
         algorithm: of the digest in the links; "" for none.
         base: URL of the index; PEP 740 wants the provenance absolute.
+        packages: URL of the archives when they are elsewhere, see file_url().
     """
     head = REPOSITORY_VERSION
     if project.status:
@@ -1818,12 +1823,12 @@ def project_html(media_type: str, project: Project, algorithm: str,
     files = listed_files(project)
     any_signed = any(file.signed for file in files)
     return html_page(media_type, "Links for " + project.name, "".join(
-        file_anchor(file, algorithm, base, any_signed) + "<br>\n"
+        file_anchor(file, algorithm, base, any_signed, packages) + "<br>\n"
         for file in files), head)
 
 
 def file_anchor(file: File, algorithm: str, base: str,
-                any_signed: bool) -> str:
+                any_signed: bool, packages: str) -> str:
     attributes = []
     if file.facts.requires_python:
         attributes.append(("requires-python", file.facts.requires_python))
@@ -1837,26 +1842,35 @@ def file_anchor(file: File, algorithm: str, base: str,
     if file.yanked is not None:
         attributes.append(("yanked", file.yanked))
     if file.provenance:
-        attributes.append(("provenance", file_url(file, base) + PROVENANCE))
-    href = file_url(file, "../../")
+        attributes.append((
+            "provenance", file_url(file, base, packages) + PROVENANCE))
+    href = file_url(file, "../../", packages)
     if algorithm:
         href += f"#{algorithm}={file.facts.digests[algorithm]}"
     return anchor(href, file.archive.filename, "".join(
         f' data-{name}="{escape(value)}"' for name, value in attributes))
 
 
-def file_url(file: File, base: str) -> str:
-    """Return the percent-encoded URL of an archive below a base."""
-    return base + "packages/" + quote(file.archive.location)
+def file_url(file: File, base: str, packages: str = "") -> str:
+    """Return the percent-encoded URL of an archive.
+
+    Args:
+        base: URL of the index.
+        packages: URL of the directory that has the archives; "" stands for
+            that of the index.
+    """
+    return (packages or base + "packages/") + quote(file.archive.location)
 
 
-def project_json(media_type: str, project: Project, base: str) -> Page:
+def project_json(media_type: str, project: Project, base: str,
+                 packages: str = "") -> Page:
     """Render project detail (PEP 691, 700, 714, 740, 792)."""
     files = listed_files(project)
     any_signed = any(file.signed for file in files)
     answer = {"meta": {"api-version": API_VERSION}, "name": project.name,
               "versions": versions_of(files),
-              "files": [file_json(file, base, any_signed) for file in files]}
+              "files": [file_json(file, base, any_signed, packages)
+                        for file in files]}
     if project.status:
         status = {"status": project.status}
         if project.reason:
@@ -1865,12 +1879,13 @@ def project_json(media_type: str, project: Project, base: str) -> Page:
     return json_page(media_type, answer)
 
 
-def file_json(file: File, base: str, any_signed: bool) -> Dict[str, Any]:
+def file_json(file: File, base: str, any_signed: bool,
+              packages: str) -> Dict[str, Any]:
     """Return one file; keys are left out, never null: uv refuses null."""
     # SHA-256 alone: uv refuses a page with an algorithm it does not know.
     answer: Dict[str, Any] = {
         "filename": file.archive.filename,
-        "url": file_url(file, "../../"),
+        "url": file_url(file, "../../", packages),
         "hashes": {"sha256": file.facts.digests["sha256"]},
         "size": file.identity.size,
         "upload-time": timestamp(file)}
@@ -1884,7 +1899,7 @@ def file_json(file: File, base: str, any_signed: bool) -> Dict[str, Any]:
     if file.yanked is not None:
         answer["yanked"] = file.yanked or True
     if file.provenance:
-        answer["provenance"] = file_url(file, base) + PROVENANCE
+        answer["provenance"] = file_url(file, base, packages) + PROVENANCE
     return answer
 
 
@@ -1906,11 +1921,11 @@ def versions_of(files: Iterable[File]) -> List[str]:
     return list(found.values())
 
 
-def archives_html(locations: Sequence[str]) -> Page:
+def archives_html(locations: Iterable[str], packages: str = "") -> Page:
     """Render the list of all archives, for people and --find-links."""
     return html_page(HTML, "Packages", "".join(
-        anchor(quote(location), location.rpartition("/")[2]) + "<br>\n"
-        for location in locations)
+        anchor(packages + quote(location), location.rpartition("/")[2])
+        + "<br>\n" for location in locations)
         + f"<p>{anchor('../withheld/', 'What is not served, and why')}</p>\n")
 
 
@@ -1942,7 +1957,8 @@ def latest_version(files: Sequence[File]) -> str:
 
 
 def legacy_json(project: Project, version: str, whole: bool,
-                metadata: Mapping[str, List[str]], base: str) -> Page:
+                metadata: Mapping[str, List[str]], base: str,
+                packages: str = "") -> Page:
     """Render legacy JSON in PyPI's shape.
 
     Args:
@@ -1957,7 +1973,7 @@ def legacy_json(project: Project, version: str, whole: bool,
         "info": legacy_info(project, version, shown, metadata, base),
         "last_serial": 0,
         "ownership": {"organization": None, "roles": []},
-        "urls": [legacy_file(file, base) for file in shown],
+        "urls": [legacy_file(file, base, packages) for file in shown],
         "vulnerabilities": []}
     if whole:
         releases: Dict[str, List[Any]] = {
@@ -1966,7 +1982,7 @@ def legacy_json(project: Project, version: str, whole: bool,
         for file in files:
             if file.archive.version:
                 releases[keys[version_key(file.archive.version)]].append(
-                    legacy_file(file, base))
+                    legacy_file(file, base, packages))
         answer["releases"] = releases
     return json_page(JSON, answer)
 
@@ -1997,7 +2013,7 @@ def legacy_info(project: Project, version: str, shown: Sequence[File],
     return dict(sorted(info.items()))
 
 
-def legacy_file(file: File, base: str) -> Dict[str, Any]:
+def legacy_file(file: File, base: str, packages: str) -> Dict[str, Any]:
     digests = file.facts.digests
     parts = file.archive.filename[:-len(".whl")].split("-")
     is_wheel = file.archive.filetype == "bdist_wheel"
@@ -2017,7 +2033,7 @@ def legacy_file(file: File, base: str) -> Dict[str, Any]:
         "size": file.identity.size,
         "upload_time": timestamp(file)[:19],
         "upload_time_iso_8601": timestamp(file),
-        "url": file_url(file, base),
+        "url": file_url(file, base, packages),
         "yanked": file.yanked is not None,
         "yanked_reason": file.yanked or None}
 
@@ -3335,6 +3351,11 @@ class Config(NamedTuple):
     python: str = ""    # of the closure; "" for the one that runs this
     platform: str = ""  # of the closure; "" for this machine
     json: bool = False
+    site: str = ""          # of export, and the next four
+    packages_url: str = ""  # with a final slash; "" for the site's own
+    copy: bool = False
+    delete: bool = False
+    watch: bool = False
     log_file: str = ""
     log_stream: str = "stderr"
     log_frmt: str = (
@@ -3356,7 +3377,7 @@ class Option(NamedTuple):
     brief: str = ""  # in --help, which fits a screen; "": in --help-all only
 
 
-COMMON = ("", "run", "update")  # "" stands for: before the command
+COMMON = ("", "run", "update", "export")  # "" stands for: before the command
 ACTIONS = ("download", "list", "update")
 LOG_STREAMS = ("stderr", "stdout", "none")
 # First parts of addresses that are not for --health-endpoint.
@@ -3489,6 +3510,11 @@ def parse_index(text: str) -> str:
     return parse_url(text, "--index-url")
 
 
+def parse_packages(text: str) -> str:
+    """Return a URL with a final slash."""
+    return parse_url(text, "--packages-url").rstrip("/") + "/"
+
+
 def parse_base(text: str) -> str:
     """Return a prefix or URL without its final slashes."""
     if not re.fullmatch(r"(?:https?://[^/\s?#]+)?(?:/[^\s?#]*)?", text):
@@ -3567,7 +3593,7 @@ OPTIONS = (
            "simple-dir only in memory", parse_backend, COMMON + ("check",)),
     Option("cache_dir", ("--cache-dir",), "DIR",
            "keep digests in DIR instead of the user's cache directory",
-           commands=("run", "check")),
+           commands=("run", "check", "export")),
     Option("port", ("-p", "--port"), "PORT",
            "listen on TCP port PORT; 0 takes a free one", parse_port,
            brief="TCP port; 0 takes a free one"),
@@ -3611,13 +3637,14 @@ OPTIONS = (
     Option("max_upload_size", ("--max-upload-size",), "BYTES",
            "refuse files that are larger", parse_size),
     Option("welcome_file", ("--welcome",), "HTML_FILE",
-           "show this file instead of the home page"),
+           "show this file instead of the home page",
+           commands=("run", "export")),
     Option("cache_control", ("--cache-control",), "AGE",
            "let clients keep downloads for AGE seconds without asking",
            parse_seconds),
     Option("server_base_url", ("--server-base-url",), "PREFIX",
            "the path below which a reverse proxy mounts this index, or the "
-           "whole URL", parse_base,
+           "whole URL", parse_base, ("run", "export"),
            brief="path below which a proxy mounts it"),
     Option("trusted_proxies", ("--trusted-proxy",), "ADDRESS",
            "believe X-Forwarded-* headers from these addresses or networks, "
@@ -3665,6 +3692,19 @@ OPTIONS = (
            brief="of the closure, as wheels name it"),
     Option("json", ("--json",), "", "print JSON, for programs",
            commands=("check",), brief="print JSON, for programs"),
+    Option("packages_url", ("--packages-url",), "URL",
+           "link to archives below URL, and put none into SITE",
+           parse_packages, ("export",), "link to archives below URL"),
+    Option("copy", ("--copy",), "",
+           "copy archives; otherwise they are hard links wherever that is "
+           "possible", commands=("export",),
+           brief="copy archives instead of linking them"),
+    Option("delete", ("--delete",), "",
+           "remove from SITE what is no longer in the package directories",
+           commands=("export",), brief="remove what is gone from SITE"),
+    Option("watch", ("--watch",), "",
+           "go on, and bring every change to SITE", commands=("export",),
+           brief="go on, and bring every change to SITE"),
 )
 
 
@@ -3840,6 +3880,37 @@ def lock_file(descriptor: int, wait: bool = False) -> Optional[bool]:
     return True
 
 
+def is_still(path: str, file: BinaryIO) -> bool:
+    """Tell whether an open file still has its path."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+@contextlib.contextmanager
+def lock_names(directory: str) -> Iterator[None]:
+    """Let one process at a time give names to uploads in a directory.
+
+    The lock is a file that is there only while somebody holds it or waits.
+    So whoever gets it has changed the directory after the last holder: a
+    network filesystem then shows its listing as it is, not as it was.
+    """
+    path = os.path.join(directory, ".lock")
+    while True:
+        with open(path, "ab") as file:
+            is_locked = lock_file(file.fileno(), wait=True)
+            # The last holder removed it: others may lock a new one by now.
+            if is_locked and not is_still(path, file):
+                continue
+            try:
+                yield
+            finally:
+                with contextlib.suppress(OSError):  # open files on Windows
+                    os.unlink(path)
+            return
+
+
 def remove_leftovers(root: str) -> None:
     """Remove the temporary files of servers that died during an upload.
 
@@ -3887,14 +3958,11 @@ def move_new(path: str, final: str) -> None:
     except (OSError, AttributeError) as error:  # some have no link()
         if getattr(error, "errno", errno.ENOSYS) not in WITHOUT_LINKS:
             raise
-        # Then one server at a time looks and renames.
-        with open(os.path.join(os.path.dirname(final), ".lock"),
-                  "ab") as file:
-            lock_file(file.fileno(), wait=True)
-            if os.path.lexists(final):
-                raise FileExistsError(
-                    errno.EEXIST, "it exists", final) from None
-            os.rename(path, final)
+        # Whoever calls this has locked the directory, see lock_names().
+        if os.path.lexists(final):
+            raise FileExistsError(
+                errno.EEXIST, "it exists", final) from None
+        os.rename(path, final)
     else:
         os.unlink(path)
 
@@ -4666,6 +4734,11 @@ class Directories:
                 503, "a package directory cannot be read at the moment",
                 (("Retry-After", "5"),))
         return snapshot
+
+    def refresh(self) -> None:
+        """Make the snapshot agree with the disk as it is now."""
+        with self.lock:
+            self.look_again()
 
     def find(self, location: str) -> Optional[Archive]:
         """Return the archive at a path below /packages/."""
@@ -5681,10 +5754,12 @@ def project_detail(app: App, request: Request, project: str) -> Response:
     base = request.base if any(file.provenance for file in found.files) \
         else ""
     if media_type == SIMPLE_JSON:
-        render = functools.partial(project_json, media_type, found, base)
+        render = functools.partial(
+            project_json, media_type, found, base, app.config.packages_url)
     else:
         render = functools.partial(
-            project_html, media_type, found, app.config.hash_algo, base)
+            project_html, media_type, found, app.config.hash_algo, base,
+            app.config.packages_url)
     return reply_page(request, kept_page(
         app, ("project", name, media_type, base), found, render))
 
@@ -5767,7 +5842,7 @@ def legacy_project(app: App, request: Request, project: str,
         raise HTTPError(404, f"no release {version!r} of {found.name!r}")
     return reply_page(request, legacy_json(
         found, shown, not version, release_metadata(app, files),
-        request.base),
+        request.base, app.config.packages_url),
         (("Access-Control-Allow-Origin", "*"),))
 
 
@@ -6084,7 +6159,7 @@ def store_archive(app: App, request: Request, form: Form,
     overwrite = app.config.overwrite
     facts = check_archive(app, form, archive, incoming)
     digest = incoming.digest("sha256")
-    # One at a time, or two spellings of one name would not see each other.
+    incoming.sync()
     with app.directories.alone("upload " + archive.project):
         taken = check_twins(app, archive)
         is_elsewhere = taken != archive.path
@@ -6092,9 +6167,7 @@ def store_archive(app: App, request: Request, form: Form,
         try:
             if is_same or (is_elsewhere and not overwrite):
                 raise FileExistsError
-            incoming.sync()
-            app.directories.store(archive, facts, lambda: incoming.place(
-                archive.path, overwrite))
+            give_name(app, archive, facts, incoming)
             sync_directory(os.path.dirname(archive.path))
         except (FileExistsError, IsADirectoryError):
             if not is_same and sha256_of(taken) != digest:
@@ -6110,6 +6183,22 @@ def store_archive(app: App, request: Request, form: Form,
             archive.path + suffix for suffix in (SIGNATURE, PROVENANCE)))
     audit(request, "uploaded", archive.path, "sha256=" + digest)
     return f"stored {archive.filename}"
+
+
+def give_name(app: App, archive: Archive, facts: Facts,
+              incoming: Incoming) -> None:
+    """Give an uploaded archive its name, unless another took it meanwhile.
+
+    Raises:
+        HTTPError: 409 when the same archive is here, spelled otherwise.
+        FileExistsError: the name is taken, and no --overwrite.
+    """
+    with lock_names(archive.root):
+        # What another server on this directory has just stored.
+        app.directories.refresh()
+        check_twins(app, archive)
+        app.directories.store(archive, facts, lambda: incoming.place(
+            archive.path, app.config.overwrite))
 
 
 def check_digests(form: Form, incoming: Incoming) -> None:
@@ -6224,7 +6313,8 @@ def store_companion(app: App, request: Request, archive: Archive,
     try:
         incoming.write(data)
         incoming.sync()
-        incoming.place(path, app.config.overwrite)
+        with lock_names(archive.root):
+            incoming.place(path, app.config.overwrite)
         app.directories.changed(archive, {archive.filename + suffix})
         sync_directory(os.path.dirname(path))
     except FileExistsError:
@@ -8060,7 +8150,9 @@ class Progress:
 
     def step(self) -> None:
         self.done += 1
-        if self.is_shown:
+        # A thousand lines are enough for any bar.
+        if self.is_shown and self.done * 1000 // self.total \
+                > (self.done - 1) * 1000 // self.total:
             full = self.WIDTH * self.done // self.total
             end = "\n" if self.done == self.total else ""
             print(f"\r[{'#' * full:<{self.WIDTH}}] {self.done}/{self.total}",
@@ -8254,7 +8346,8 @@ def keep(update: Update, path: str) -> str:
         return "is not the file that upstream has; it was removed"
     final = os.path.join(update.directory, filename)
     try:
-        move_new(path, final)
+        with lock_names(update.directory):
+            move_new(path, final)
     except FileExistsError:
         return "" if sha256_of(final) == digest \
             else "is here already, with other content"
@@ -9791,7 +9884,753 @@ def check_all(config: Config) -> int:
     return 1 if report.findings else 0
 
 
-# === 33  Command line =======================================================
+# === 33  Site ===============================================================
+
+# In the site, hidden: what was written and from what, settings for nginx,
+# and files on their way.  Everything else in the site can be looked at.
+STATE = ".pypi-server"
+SITE_PARTS = ("simple", "packages", "pypi")
+NGINX_MAPS = """\
+# Which file is the page: by ?format=, else by Accept.  For the http block.
+map $http_accept $pypi_accepted {
+    default html;
+    "~*simple\\.(v1|latest)\\+json *(;(?! *q=) *[^,]*)?(,|$)" json;
+    "~*simple\\.(v1|latest)\\+json *; *q=1" json;
+    "~*^(?!.*(html|\\*/\\*)).*simple\\.(v1|latest)\\+json *; *q=0?\\.0*[1-9]"
+        json;
+}
+map $arg_format $pypi_format {
+    default $pypi_accepted;
+    "~*^application/vnd\\.pypi\\.simple\\.(v1|latest)(\\+|%2B|%20| )json$"
+        json;
+    "~*html$" html;
+}
+map $pypi_format $pypi_index {
+    default index.html;
+    json index.json;
+}
+"""
+NGINX_LOCATIONS = """\
+# How the files of a site are served.  For the server block, beside `root`.
+absolute_redirect off;
+sendfile on;
+tcp_nopush on;
+open_file_cache max=10000 inactive=60s;
+open_file_cache_valid 1s;
+
+location ~ /\\. {
+    return 404;
+}
+location ~ ^/simple/([^/]+/)?$ {
+    types {
+        text/html html;
+        application/vnd.pypi.simple.v1+json json;
+    }
+    charset utf-8;
+    gzip_static on;
+    add_header Cache-Control no-cache;
+    add_header Vary "Accept, Accept-Encoding";
+    add_header X-Content-Type-Options nosniff;
+    try_files $uri$pypi_index =404;
+}
+location ~ ^/pypi/.+/json/?$ {
+    rewrite ^(.+)/$ $1;
+    types { }
+    default_type application/json;
+    gzip_static on;
+    add_header Cache-Control no-cache;
+    add_header Access-Control-Allow-Origin *;
+    try_files $uri =404;
+}
+location ~ ^/([^/]+)/json/?$ {
+    rewrite ^/([^/]+)/json/?$ /pypi/$1/json last;
+}
+location ~ ^/packages/.+\\.metadata$ {
+    types { }
+    default_type application/octet-stream;
+    gzip_static on;
+    add_header Cache-Control no-cache;
+}
+location ~ ^/packages/. {
+    types { }
+    default_type application/octet-stream;
+    add_header X-Content-Type-Options nosniff;
+}
+location / {
+    types {
+        text/html html;
+        image/gif ico;
+    }
+    charset utf-8;
+    gzip_static on;
+    add_header Cache-Control no-cache;
+}
+"""
+
+
+class Record(NamedTuple):
+    """What was written for a project."""
+
+    sources: str  # fingerprint of what it was made from; "": not for good
+    files: Mapping[str, int]     # paths in the site; bytes
+    archives: Mapping[str, str]  # sha256 by location; oldest first
+    # By version: a fingerprint of what it was made from, and its own files.
+    releases: Mapping[str, Tuple[str, Mapping[str, int]]]
+
+
+UNKNOWN = Record("", {}, {}, {})
+
+
+def paths_of(record: Record) -> Set[str]:
+    """Return the paths of all files that were written for a project."""
+    return set(record.files).union(
+        *(files for _, files in record.releases.values()))
+
+
+def fingerprint(*values: Any) -> str:
+    """Return a digest of values that JSON knows."""
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+class Site:
+    """A directory of plain files, each written whole and only if it changed.
+
+    Raises:
+        UsageError: it cannot be made, or somebody else made it.
+    """
+
+    def __init__(self, path: str, roots: Sequence[str]) -> None:
+        self.root = os.path.abspath(os.path.expanduser(path))
+        self.state = os.path.join(self.root, STATE)
+        check_apart(self.root, roots)
+        try:
+            if os.path.lexists(self.root) and os.listdir(self.root) \
+                    and not os.path.isdir(self.state):
+                raise UsageError(
+                    f"{path!r} holds other files than those of an export; "
+                    "name a directory that is empty or not there yet")
+            os.makedirs(os.path.join(self.state, "projects"), exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"the site {path!r} cannot be made: "
+                             f"{error.strerror}")
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let one process at a time write the site.
+
+        Raises:
+            UsageError: another one does.
+        """
+        with open(os.path.join(self.state, "lock"), "ab") as file:
+            if lock_file(file.fileno()) is False:
+                raise UsageError(f"another export writes to {self.root!r}; "
+                                 "wait for its end, or stop it")
+            for name in os.listdir(self.state):
+                if name.startswith("new-"):  # of one that was killed
+                    os.unlink(os.path.join(self.state, name))
+            yield
+
+    def path(self, name: str) -> str:
+        return f"{self.root}/{name}"
+
+    def has(self, files: Mapping[str, int]) -> bool:
+        """Tell whether all files are there, in their size."""
+        try:
+            return all(os.stat(f"{self.root}/{name}").st_size == size
+                       for name, size in files.items())
+        except OSError:
+            return False
+
+    @contextlib.contextmanager
+    def replacing(self, name: str) -> Iterator[str]:
+        """Yield a path to be filled; it takes the name in one step."""
+        path = self.path(name)
+        temporary = os.path.join(self.state, "new-" + os.urandom(8).hex())
+        try:
+            yield temporary
+            try:
+                os.replace(temporary, path)
+            except FileNotFoundError:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                os.replace(temporary, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+    def write(self, name: str, data: bytes) -> Dict[str, int]:
+        """Write a file; return its size by name."""
+        try:
+            with open(self.path(name), "rb") as file:
+                is_same = file.read(len(data) + 1) == data
+        except OSError:
+            is_same = False
+        if not is_same:
+            with self.replacing(name) as temporary, \
+                    open(temporary, "xb") as file:
+                file.write(data)
+        return {name: len(data)}
+
+    def write_page(self, name: str, body: bytes, compressed: bytes
+                   ) -> Dict[str, int]:
+        """Write a page, and beside it what gzip makes of it, if anything."""
+        files = self.write(name, body)
+        if compressed:
+            files.update(self.write(name + ".gz", compressed))
+        else:  # an old one would be preferred by clients that take gzip
+            self.remove([name + ".gz"])
+        return files
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files that are there, and directories that become empty."""
+        for name in names:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                os.unlink(self.path(name))
+            folder = os.path.dirname(name)
+            while folder.startswith(SITE_PARTS):
+                try:
+                    os.rmdir(self.path(folder))
+                except OSError:
+                    break
+                folder = os.path.dirname(folder)
+
+    def place(self, name: str, file: File, known: str, is_linking: bool
+              ) -> Identity:
+        """Make an archive a file of the site, unless it is one.
+
+        Args:
+            known: sha256 of the copy that is there, if that is recorded.
+
+        Returns:
+            its identity, which has another time when a link came or went.
+
+        Raises:
+            OSError: it changed meanwhile; or links cannot be made here.
+        """
+        path, source = self.path(name), file.archive.path
+        is_linked = is_same_file(source, path)
+        if is_linking and not is_linked:
+            with self.replacing(name) as temporary:
+                os.link(os.path.realpath(source), temporary)
+        elif not is_linking and (
+                is_linked or not self.has_copy(path, file, known)):
+            self.copy(name, file)
+        found, expected = identify(os.stat(source)), file.identity
+        if is_linking != is_linked:
+            expected = expected._replace(ctime_ns=found.ctime_ns)
+        if found != expected:
+            raise OSError(errno.ESTALE, "it changed meanwhile")
+        return found
+
+    def has_copy(self, path: str, file: File, known: str) -> bool:
+        found, digest = look(path), file.facts.digests["sha256"]
+        return found is not None and found.size == file.identity.size \
+            and (known or sha256_of(path)) == digest
+
+    def copy(self, name: str, file: File) -> None:
+        with self.replacing(name) as temporary:
+            hashes = {"sha256": make_hash("sha256")}
+            with open_whole(file.archive.path, file.identity) as source, \
+                    open(temporary, "xb") as target:
+                for block in hashed(source, hashes):
+                    target.write(block)
+            if hashes["sha256"].hexdigest() != file.facts.digests["sha256"]:
+                raise OSError(errno.ESTALE, "it changed meanwhile")
+            # Whatever compares copies by their times takes it for the same.
+            times = os.stat(temporary).st_atime_ns, file.identity.mtime_ns
+            os.utime(temporary, ns=times)
+
+    def is_swept(self) -> bool:
+        """Tell whether every file in the site is on record."""
+        return os.path.exists(os.path.join(self.state, "swept"))
+
+    def mark(self, is_swept: bool) -> None:
+        path = os.path.join(self.state, "swept")
+        if is_swept:
+            with open(path, "wb"):
+                pass
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def strangers(self, known: AbstractSet[str]) -> List[str]:
+        """Return the files below the parts of a site that are not known."""
+        found = []
+        for part in SITE_PARTS:
+            for folder, _, names in os.walk(self.path(part)):
+                below = folder[len(self.root) + 1:].replace(os.sep, "/")
+                found += [f"{below}/{name}" for name in names
+                          if f"{below}/{name}" not in known]
+        return sorted(found)
+
+    def record_path(self, project: str) -> str:
+        return f"{STATE}/projects/{project}.json"
+
+    def recorded(self) -> List[str]:
+        """Return the projects that have records."""
+        return sorted(name[:-len(".json")] for name in os.listdir(
+            os.path.join(self.state, "projects")))
+
+    def record(self, project: str) -> Record:
+        """Return what was written for a project; an empty one if unknown."""
+        try:
+            with open(self.path(self.record_path(project)), "rb") as file:
+                return Record(**json.loads(file.read().decode()))
+        except (OSError, ValueError, TypeError):
+            return UNKNOWN
+
+
+def is_same_file(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def check_apart(site: str, roots: Sequence[str]) -> None:
+    """Refuse a site that would be served, or whose files would be removed.
+
+    Raises:
+        UsageError: it lies in a package directory, or one lies in it.
+    """
+    place = os.path.realpath(site)
+    for root in roots:
+        folder = os.path.realpath(root)
+        try:
+            common = os.path.commonpath([place, folder])
+        except ValueError:  # other drives on Windows
+            continue
+        if common in (place, folder):
+            raise UsageError(
+                f"the site {site!r} and the package directory {root!r} must "
+                "not lie in one another; name another place for the site")
+
+
+# === 34  Export =============================================================
+
+NAMES_INTERVAL = 1.0  # seconds between two looks at names, in --watch
+LOOK_SHARE = 10       # all files are looked at in one part of so many
+# Written where the address of the site is not known.
+NO_ADDRESS = "http://HOST"
+
+# The pages of a project and of the index: (path, Accept, file of the site).
+PROJECT_PAGES = (
+    ("/pypi/{project}/json", JSON, "pypi/{project}/json"),
+    ("/simple/{project}/", SIMPLE_JSON, "simple/{project}/index.json"),
+    ("/simple/{project}/", HTML, "simple/{project}/index.html"))
+INDEX_PAGES = (
+    ("/simple/", SIMPLE_JSON, "simple/index.json"),
+    ("/simple/", HTML, "simple/index.html"),
+    ("/favicon.ico", "", "favicon.ico"),
+    ("/", HTML, "index.html"))
+
+
+class Still(Directories):
+    """Package directories that stand still while an export reads them.
+
+    Pages that are made one after the other so speak of the same files.
+    """
+
+    def __init__(self, roots: Sequence[str], cache: FactCache,
+                 algorithms: Iterable[str]) -> None:
+        super().__init__(roots, cache, algorithms)
+        self.held = self.tree.snapshot
+
+    def fresh(self) -> Snapshot:
+        return self.held
+
+    def move(self) -> Snapshot:
+        """Let pass what happened since the last time."""
+        self.refresh()
+        self.held = self.tree.snapshot
+        return self.held
+
+    def hold(self, name: str) -> State:
+        """Return a project as it is, and as it is shown until the next call.
+        """
+        with self.alone(name):
+            state = self.examine(name, self.held, self.algorithms, None)
+            return self.keep(state._replace(until=math.inf))
+
+    def keep(self, state: State) -> State:
+        self.states.put(state.project.name, state, len(state.files) + 1)
+        return state
+
+    def touch(self, state: State, found: Mapping[str, Identity]) -> State:
+        """Let files have other identities, by filename; same content."""
+        files = tuple(
+            file._replace(identity=found.get(
+                file.archive.filename, file.identity))
+            for file in state.project.files)
+        for file in files:  # so that nobody reads it again
+            if file.archive.filename in found:
+                self.reader.cache.put(
+                    file.archive.path, file.identity, file.facts)
+        project = state.project._replace(files=files)
+        return self.keep(state._replace(
+            project=project,
+            files={file.archive.filename: file for file in files},
+            seen=tuple(
+                (sight[0], found.get(sight[0].filename, sight[1])) + sight[2:]
+                if sight and isinstance(sight[0], Archive) else sight
+                for sight in state.seen)))
+
+
+class Exporter:
+    """Writes an index as plain files, and only those that changed."""
+
+    def __init__(self, config: Config) -> None:
+        for root in config.roots:
+            if not os.path.isdir(os.path.expanduser(root)):
+                raise UsageError(f"there is no package directory {root!r} "
+                                 "to be exported")
+        app = make_app(config)
+        self.config = app.config
+        self.directories = Still(
+            self.config.roots, app.directories.reader.cache,
+            {"sha256", "md5", "blake2b_256", self.config.hash_algo} - {""})
+        self.app = app._replace(directories=self.directories)
+        self.site = Site(config.site, self.config.roots)
+        # The same files under other settings, or by another program, make
+        # other pages.
+        self.settings = fingerprint(
+            sha256_of(__file__), self.config.hash_algo, self.config.copy,
+            self.config.server_base_url, self.config.packages_url)
+        # Projects that are as they should be: sources, and locations.
+        self.done: Dict[str, Tuple[str, Tuple[str, ...]]] = {}
+        self.failures: Dict[str, str] = {}  # why a project must wait
+        self.gone: Set[str] = set()  # paths that no page shows any more
+        self.is_linking = not self.config.copy
+        self.is_indexed = False  # the pages of the index are up to date
+        self.is_swept = self.site.is_swept()
+
+    # Pages
+
+    def page(self, name: str, path: str, accept: str) -> Dict[str, int]:
+        """Write the page that a server would answer with; return its sizes.
+
+        Raises:
+            HTTPError: what an archive holds cannot be read at the moment.
+            OSError: the site cannot be written.
+        """
+        base = self.config.server_base_url + "/"
+        if path == "/" and not base.startswith("http"):
+            base = NO_ADDRESS + base
+        elif not self.config.server_base_url:
+            base = "../" * (path.count("/") - 1)
+        route, arguments = find_route(self.app, "GET", path)
+        response = route.handler(self.app, Request(
+            "GET", path, "", {"accept": accept, "accept-encoding": "gzip"},
+            lambda size: b"", "", base), **arguments)
+        if response.status != 200 or isinstance(response.body, FileSlice):
+            raise HTTPError(response.status, f"{path} is no page")
+        if ("Content-Encoding", "gzip") not in response.headers:
+            return self.site.write_page(name, response.body, b"")
+        return self.site.write_page(
+            name, zlib.decompress(response.body, zlib.MAX_WBITS | 16),
+            response.body)
+
+    # One project
+
+    def sources(self, seen: Sequence[Any]) -> str:
+        """Return what tells whether a project must be exported again."""
+        return fingerprint(self.settings, seen)
+
+    def is_current(self, name: str) -> bool:
+        """Tell whether a project has changed neither here nor in the site."""
+        sources = self.sources(self.directories.look_at(
+            name, self.directories.held))
+        if name in self.done:
+            return self.done[name][0] == sources
+        record = self.site.record(name)
+        if record.sources != sources or not self.site.has(record.files) \
+                or not all(self.site.has(files)
+                           for _, files in record.releases.values()):
+            return False
+        self.done[name] = sources, tuple(record.archives)
+        return True
+
+    def export(self, name: str) -> None:
+        """Write a project: first its files, then the pages that name them.
+
+        Raises:
+            HTTPError, OSError: see page().
+        """
+        before = self.site.record(name)
+        state = self.export_archives(self.directories.hold(name), before)
+        files = listed_files(state.project)
+        releases: Dict[str, Tuple[str, Mapping[str, int]]] = {}
+        for _, group in itertools.groupby(
+                files, lambda file: version_key(file.archive.version)):
+            release = list(group)
+            version = normalize_version(release[0].archive.version)
+            releases[version] = self.export_release(version, release, before)
+        shown: Dict[str, int] = {}
+        for path, accept, page in PROJECT_PAGES[0 if files else 1:]:
+            shown.update(self.page(
+                page.format(project=name), path.format(project=name),
+                accept))
+        record = Record(
+            self.sources(state.seen) if state.settled else "", shown,
+            {file.archive.location: file.facts.digests["sha256"]
+             for file in files}, releases)
+        self.site.write(self.site.record_path(name), json.dumps(
+            record._asdict()).encode())
+        self.gone |= paths_of(before) - paths_of(record)
+        if not state.settled:
+            raise HTTPError(503, "; ".join(
+                ": ".join(pair) for pair in state.project.withheld))
+        self.done[name] = record.sources, tuple(record.archives)
+
+    def export_archives(self, state: State, before: Record) -> State:
+        """Write the archives of a project; return it as links leave it."""
+        found: Dict[str, Identity] = {}
+        if self.config.packages_url:
+            return state
+        for file in listed_files(state.project):
+            identity = self.export_archive(
+                file, before.archives.get(file.archive.location, ""))
+            if identity != file.identity:
+                found[file.archive.filename] = identity
+        return self.directories.touch(state, found) if found else state
+
+    def export_archive(self, file: File, known: str) -> Identity:
+        """Write an archive; return its identity, which a link changes."""
+        name = "packages/" + file.archive.location
+        if self.is_linking:
+            try:
+                return self.site.place(name, file, known, True)
+            except OSError as error:
+                if error.errno not in (errno.EXDEV, *WITHOUT_LINKS):
+                    raise
+                self.is_linking = False
+        return self.site.place(name, file, known, False)
+
+    def export_release(self, version: str, files: Sequence[File],
+                       before: Record) -> Tuple[str, Mapping[str, int]]:
+        """Write what is told of a release and its archives alone.
+
+        Returns:
+            a fingerprint of what it was made from, {path in the site: bytes}.
+        """
+        made_from = fingerprint(self.settings, [
+            (file.archive.location, file.identity.size,
+             file.identity.mtime_ns, sorted(file.facts.digests.items()),
+             file.yanked, file.signed, file.provenance) for file in files])
+        known = before.releases.get(version)
+        if known and known[0] == made_from and self.site.has(known[1]):
+            return known
+        found: Dict[str, int] = {}
+        for file in files:
+            found.update(self.export_facts(file))
+        # What else such a version could mean is another address.
+        if version not in ("", ".", "..", "json"):
+            name = f"pypi/{files[0].archive.project}/{version}/json"
+            found.update(self.page(name, "/" + name, JSON))
+        return made_from, found
+
+    def export_facts(self, file: File) -> Dict[str, int]:
+        """Write the metadata and the companions of an archive."""
+        name = "packages/" + file.archive.location
+        found: Dict[str, int] = {}
+        if not self.config.packages_url:
+            found[name] = file.identity.size
+            for suffix, is_there in ((SIGNATURE, file.signed),
+                                     (PROVENANCE, file.provenance)):
+                if is_there:
+                    with open(file.archive.path + suffix, "rb") as companion:
+                        found.update(self.site.write(
+                            name + suffix, companion.read()))
+        if file.facts.metadata_digest:
+            name += METADATA
+            found.update(self.page(name, "/" + name, ""))
+        return found
+
+    def try_export(self, name: str) -> None:
+        """Export a project, or note why it must wait.
+
+        Raises:
+            OSError: the site cannot be written.
+        """
+        self.done.pop(name, None)
+        self.failures.pop(name, None)
+        try:
+            self.export(name)
+        except HTTPError as error:
+            self.failures[name] = error.detail
+        except OSError as error:
+            if error.errno not in (errno.ESTALE, errno.ENOENT) \
+                    or not os.path.isdir(self.site.state):
+                raise
+            self.failures[name] = "it changes while it is exported"
+
+    # All projects
+
+    def export_all(self, names: Sequence[str], progress: Progress) -> None:
+        """Export those projects that changed.
+
+        Raises:
+            OSError: the site cannot be written.
+        """
+        waiting = collections.deque(names)
+        problems: List[Exception] = []
+        lock = threading.Lock()
+
+        def work() -> None:
+            while not problems:
+                try:
+                    name = waiting.popleft()
+                except IndexError:
+                    return
+                try:
+                    if not self.is_current(name):
+                        self.is_indexed = False
+                        self.site.mark(False)
+                        self.try_export(name)
+                except Exception as error:
+                    problems.append(error)
+                with lock:
+                    progress.step()
+
+        threads = [threading.Thread(target=work, daemon=True)
+                   for _ in range(min(os.cpu_count() or 1, len(names)))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.directories.reader.cache.flush()
+        if problems:
+            raise problems[0]
+
+    def export_index(self) -> None:
+        """Write the pages of the index, when those that they name are there.
+        """
+        snapshot = self.directories.held
+        self.directories.held = snapshot._replace(projects={
+            name: archives for name, archives in snapshot.projects.items()
+            if name in self.done or os.path.exists(
+                self.site.path(f"simple/{name}/index.html"))})
+        try:
+            page = archives_html(
+                (location for name in sorted(self.directories.held.projects)
+                 for location in self.done.get(name, ("", ()))[1]),
+                self.config.packages_url)
+            self.site.write_page(
+                "packages/index.html", page.body, page.compressed)
+            for path, accept, name in INDEX_PAGES:
+                self.page(name, path, accept)
+        finally:
+            self.directories.held = snapshot
+        for name, text in (("nginx-map.conf", NGINX_MAPS),
+                           ("nginx-locations.conf", NGINX_LOCATIONS)):
+            self.site.write(f"{STATE}/{name}", text.encode())
+        self.is_indexed = True
+
+    def remove_gone(self) -> None:
+        """Remove what is no longer there: pages before their files."""
+        there = self.directories.held.projects.keys()
+        known = {path + end for path in (
+            "packages/index.html", *(path for _, _, path in INDEX_PAGES))
+            for end in ("", ".gz")}
+        is_sweeping = not self.is_swept and not self.failures
+        for name in self.site.recorded():
+            if name not in there:
+                self.gone |= paths_of(self.site.record(name)) | {
+                    self.site.record_path(name)}
+            elif is_sweeping:
+                known |= paths_of(self.site.record(name))
+        if is_sweeping:
+            self.gone |= set(self.site.strangers(known))
+            self.is_swept = True
+        self.site.remove(sorted(self.gone, key=lambda path: (
+            path.startswith(STATE), path.startswith("packages/"),
+            not path.startswith("simple/"), path)))
+
+    def run(self, names: Sequence[str], progress: Progress) -> None:
+        """Bring the site up to date with these projects.
+
+        Raises:
+            UsageError: that would empty it.
+            OSError: a directory cannot be read, or the site not be written.
+        """
+        snapshot = self.directories.held
+        if snapshot.unreadable:
+            raise OSError(errno.EIO, snapshot.unreadable)
+        if not snapshot.projects and self.site.recorded():
+            raise UsageError(
+                f"{', '.join(self.config.roots)} has no archive at all, and "
+                f"the site has; remove {self.site.root!r} if that is meant")
+        self.export_all(names, progress)
+        for lost in (self.done, self.failures):
+            for name in lost.keys() - snapshot.projects.keys():
+                del lost[name]
+                self.is_indexed = False
+        if not self.is_indexed:
+            self.export_index()
+        if self.failures:  # who knows what is half done
+            self.is_swept = False
+        if self.config.delete:
+            self.remove_gone()
+            if self.is_swept:
+                self.site.mark(True)
+        self.gone.clear()
+
+    def watch(self) -> None:
+        """Bring changes to the site for ever.
+
+        New names are there within moments; each look at all files, for
+        those that were replaced, is followed by ten times as long a pause.
+        """
+        look_at = 0.0
+        problem = ""
+        last: Mapping[str, Any] = {}
+        while True:
+            time.sleep(NAMES_INTERVAL)
+            started = time.monotonic()
+            projects = self.directories.move().projects
+            names = [name for name, archives in projects.items()
+                     if started >= look_at or name in self.failures
+                     or last.get(name) is not archives]
+            before, problem = problem, ""
+            try:
+                self.run(names, Progress(0))
+                last = projects
+            except (UsageError, OSError) as error:
+                problem = str(error)
+                if problem != before:
+                    LOG.error("the site is not up to date: %s", problem)
+            now = time.monotonic()
+            if started >= look_at:
+                look_at = now + LOOK_SHARE * (now - started)
+
+
+def export_site(config: Config, announce: Callable[[str], None]) -> int:
+    """Export package directories; tell when they are exported, in one line.
+
+    Returns:
+        the exit status: 1 when the site lacks something.
+    """
+    exporter = Exporter(config)
+    site, directories = exporter.site, exporter.directories
+    with site.alone(), contextlib.closing(directories.reader.cache):
+        names = sorted(directories.move().projects)
+        try:
+            exporter.run(names, Progress(len(names)))
+        except OSError as error:
+            LOG.error("the site %s is not complete: %s; run the same "
+                      "command again once that is mended", site.root,
+                      error.strerror or error)
+            if not config.watch:
+                return 1
+        for name, why in sorted(exporter.failures.items()):
+            LOG.warning("%s is not exported as it is: %s", name, why)
+        announce(f"Exported {len(names)} projects from "
+                 f"{', '.join(exporter.config.roots)} to {site.root}")
+        if config.watch:
+            exporter.watch()
+    return 1 if exporter.failures else 0
+
+
+# === 35  Command line =======================================================
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -9843,6 +10682,7 @@ def make_parser(full: bool = False) -> argparse.ArgumentParser:
             f"(default: {Config().roots[0]})")
         add_options(command, name, full)
     add_yank(commands)
+    add_export(commands, full, looks)
     passwd = commands.add_parser(
         "passwd", help="add, change or remove a user of a password file",
         description="Add, change or remove a user of a password file.  The "
@@ -9854,6 +10694,20 @@ def make_parser(full: bool = False) -> argparse.ArgumentParser:
     passwd.add_argument("-D", "--delete", action="store_true",
                         help="remove the user")
     return parser
+
+
+def add_export(commands: Any, full: bool, looks: Mapping[str, Any]) -> None:
+    """Add the command that writes a site."""
+    command = commands.add_parser(
+        "export", help="write an index as plain files for any web server",
+        usage="pypi-server export [OPTIONS] DIRECTORY ... SITE", **looks,
+        description="Write an index as plain files, which any web server, "
+        "object store or CDN can serve.  Only what changed is written.")
+    command.add_argument("roots", nargs="+", metavar="DIRECTORY",
+                         help="package directory")
+    command.add_argument("site", metavar="SITE", help="directory of the "
+                         "files; it is made if it is not there")
+    add_options(command, "export", full)
 
 
 def add_yank(commands: Any) -> None:
@@ -10055,6 +10909,12 @@ def check(found: Mapping[str, Any]) -> int:
     return check_all(make_config(found))
 
 
+def export(found: Mapping[str, Any]) -> int:
+    """Write an index as plain files."""
+    return export_site(make_config(found),
+                       lambda line: print(line, flush=True))
+
+
 def passwd(found: Mapping[str, Any]) -> int:
     """Change a password file."""
     path = os.path.expanduser(found["password_file"])
@@ -10101,7 +10961,8 @@ def ask_password(user: str) -> str:
 
 
 COMMANDS: Dict[str, Callable[[Mapping[str, Any]], int]] = {
-    "run": run, "update": update, "check": check, "passwd": passwd,
+    "run": run, "update": update, "export": export,
+    "check": check, "passwd": passwd,
     "yank": yank_command, "unyank": unyank_command}
 
 

@@ -24,8 +24,8 @@ ONCE = ("test_clients", "test_mirror", "test_interpreters", "test_layout",
         "test_update_pip", "test_command_line", "test_recipes", "test_auther",
         "test_client_files", "test_predecessor", "test_trouble",
         "test_servers", "test_image", "test_distribution", "test_benchmark",
-        "test_closure_clients",
-        "test_browser", "test_terminal")
+        "test_closure_clients", "test_browser", "test_terminal", "test_export",
+        "test_scale")
 LIMIT = 20 * 60  # seconds for one job; a test that hangs must not hang CI
 
 

@@ -325,7 +325,7 @@ def free_port():
 
 class TestHelp(CommandTestCase):
     COMMANDS = ((), ("run",), ("update",), ("passwd",), ("check",),
-                ("yank",), ("unyank",))
+                ("yank",), ("unyank",), ("export",))
     # Those whose one help says all.
     SMALL = (("passwd",), ("yank",), ("unyank",))
 
@@ -367,7 +367,7 @@ class TestHelp(CommandTestCase):
         """The same facts, whatever this Python's argparse makes of them."""
         texts = {name: self.squeeze(self.run_it(
             *((name,) if name else ()) + ("--help-all",), COLUMNS="80")[1])
-            for name in ("", "run", "update", "check")}
+            for name in ("", "run", "update", "check", "export")}
         for option in pypi_server.OPTIONS:
             default = getattr(pypi_server.Config(), option.field)
             if isinstance(default, tuple):

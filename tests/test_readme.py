@@ -145,7 +145,10 @@ class TestGuide(unittest.TestCase):
             "Behind a reverse proxy", "TLS", "Backup",
             "Hosts without internet", "Newer releases upstream",
             "Withdrawing releases", "Checking a directory",
-            "Coming from pypiserver", "Other servers"}, with_commands)
+            "Coming from pypiserver", "Other servers", "A static index",
+            "Readers with nginx",
+            "An object store"},  # whose test is in test_scale.py
+            with_commands)
 
     def test_changes_come_last(self):
         titles = [title for level, title in re.findall(
@@ -260,6 +263,40 @@ class TestCommands(ReadmeTestCase):
         self.assertEqual(1, os.stat(os.path.join(self.root, name)).st_mtime)
         url = self.start(self.commands("Behind a reverse proxy")[0])
         wait_for(lambda: self.is_listed(url, "demo-1.0"), "it is listed")
+
+    def test_export(self):
+        self.put(self.root)
+        command, = self.commands("A static index")
+        self.run_command(command)
+        self.assertTrue(os.path.exists(os.path.join(
+            self.home, "site", "simple", "demo", "index.html")))
+
+    def test_readers(self):
+        """A reader that is another directory of this machine."""
+        program("rsync", "rsync")
+        run, export, *copies = self.commands("Readers with nginx")
+        self.write("htpasswd", "joe:%s\n" % SHA)
+        self.start(run)
+        process = subprocess.Popen(
+            [sys.executable] + shlex.split(
+                export.replace("~", self.home))[1:],
+            cwd=self.home, env=self.environment, stdout=subprocess.DEVNULL)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        os.mkdir(os.path.join(self.home, "reader"))
+        for version in "1.0", "2.0":
+            self.put(self.root, version)
+            wait_for(lambda: self.is_exported("site", version), "exported")
+            for copy in copies:
+                self.run_command(copy.replace("reader:site", "reader"))
+            self.assertTrue(self.is_exported("reader", version))
+
+    def is_exported(self, site, version):
+        path = os.path.join(self.home, site, "simple", "demo", "index.html")
+        if not os.path.exists(path):
+            return False
+        with open(path) as file:
+            return "demo-%s-" % version in file.read()
 
     def test_transfer(self):
         """With an index that stands for PyPI, and a directory for the gap."""

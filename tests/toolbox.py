@@ -63,6 +63,7 @@ ENVIRONMENTS = {
     "pypi_uploader": RECENT,
     "images": RECENT,
     "browser": RECENT,
+    "s3": RECENT,
     "lint": RECENT,
     "peers": RECENT,
 }
