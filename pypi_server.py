@@ -48,6 +48,7 @@ import html
 import http.client
 import importlib
 import io
+import itertools
 import json
 import logging
 import math
@@ -117,8 +118,13 @@ UNFINISHED = (".part", ".partial", ".filepart", ".tmp", ".crdownload", "~")
 ZIPPED = (".whl", ".egg", ".zip", ".exe")
 
 BLOCK = 256 * 1024               # bytes read from a file at once
+PIECE = 4096                     # the same, of what may unpack to a lot
 XZ_MEMORY = 128 * 1024 ** 2      # bytes; `xz -9` needs 64 MiB
 METADATA_LIMIT = 10 * 1024 ** 2  # bytes; the largest on PyPI are below 2 MiB
+# What a tar may unpack to: so much in any case, and so many times its size.
+# bz2 can reach 20,000 times, which a reader would need hours for.
+BOMB_SIZE = 1024 ** 3            # bytes
+BOMB_RATIO = 100                 # Warehouse allows a zip 50
 COMPANION_LIMIT = 64 * 1024      # bytes of a reason that anybody would read
 VERSION_LIMIT = 200              # characters; int() refuses 4300 digits
 ACCEPT_LIMIT = 2048              # characters; browsers send about 150
@@ -1245,7 +1251,10 @@ def metadata_in_zip(file: BinaryIO, archive: Archive,
         if names.count(name) > 1:
             raise ValueError(f"it has two members {name}")
         with members.open(name) as member:
-            data = member.read(METADATA_LIMIT + 1)
+            # In small pieces: zipfile unpacks bz2 and lzma as they come.
+            data = b"".join(itertools.takewhile(bool, (
+                member.read(PIECE)
+                for _ in range(METADATA_LIMIT // PIECE + 1))))
     if len(data) > METADATA_LIMIT:
         raise ValueError(f"{name} is larger than {METADATA_LIMIT} bytes")
     return data
@@ -1321,26 +1330,39 @@ def decompressed(blocks: Iterable[bytes], filename: str) -> Iterator[bytes]:
     """Decompress a stream to its end, in pieces of bounded size.
 
     Raises:
-        ValueError: it ends early, or something else follows its end.
+        ValueError: it ends early, something else follows its end, or it is
+            made to keep us busy.
     """
     make = decompressor(filename)
     stream = make()
+    left = BOMB_SIZE
     for block in blocks:
+        left += BOMB_RATIO * len(block)
         while block:
             if stream.eof:  # another stream may follow, and padding
                 block = block.lstrip(b"\0")
                 if not block:
                     break
                 stream = make()
-            yield decompress(stream, block)
-            # bz2 and lzma keep what they have not decompressed yet,
-            while not (stream.eof or getattr(stream, "needs_input", True)):
-                yield decompress(stream, b"")
-            # zlib hands it back.
+            for piece in pieces(stream, block):
+                left -= len(piece)
+                if left < 0:
+                    raise ValueError("it unpacks to more than "
+                                     f"{BOMB_RATIO} times its size")
+                yield piece
             block = (stream.unused_data if stream.eof
                      else getattr(stream, "unconsumed_tail", b""))
     if not stream.eof:
         raise ValueError("it is cut off in the middle")
+
+
+def pieces(stream: Any, block: bytes) -> Iterator[bytes]:
+    """Yield what a block decompresses to; zlib hands the rest back, bz2 and
+    lzma keep it.
+    """
+    yield decompress(stream, block)
+    while not (stream.eof or getattr(stream, "needs_input", True)):
+        yield decompress(stream, b"")
 
 
 def decompress(stream: Any, block: bytes) -> bytes:
@@ -2303,11 +2325,23 @@ def give_back_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def read_text(path: str) -> str:
+def leads_to_hidden(link: str) -> bool:
+    """Tell whether a link leads to a dot file, or into a dot directory that
+    it does not lie in.
+    """
+    here = os.path.realpath(os.path.dirname(link)).split(os.sep)
+    there = os.path.realpath(link).split(os.sep)
+    apart = itertools.dropwhile(
+        lambda pair: pair[0] == pair[1],
+        itertools.zip_longest(there, here, fillvalue=""))
+    return any(part.startswith(".") for part, _ in apart)
+
+
+def read_text(path: str, identity: Identity) -> str:
     """Read a companion file; on one line, since headers may carry it."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(COMPANION_LIMIT)
+        with open_whole(path, identity) as file:
+            data = read_fully(file, COMPANION_LIMIT)
     except OSError:
         return ""
     return " ".join(data.decode("utf-8", "replace").split())
@@ -2659,21 +2693,42 @@ class FactCache:
         with self.lock:
             self.waiting[path] = identity, facts
 
+    def forget(self, root: str, there: AbstractSet[str]) -> None:
+        """Remove the facts of files below a root that are gone."""
+        with self.lock:
+            self.open()
+            # "0" comes next after "/".
+            rows = self.execute(
+                "SELECT path FROM facts WHERE path > ? AND path < ?",
+                (root + "/", root + "0"))
+            # Another server may serve what is hidden from this one.
+            gone = [path for path, in rows or ()
+                    if path not in there and not os.path.lexists(path)]
+            self.write("DELETE FROM facts WHERE path = ?",
+                       [(path,) for path in gone])
+
+    def write(self, statement: str, rows: Sequence[Tuple[str, ...]]) -> bool:
+        """Execute for each row, all or nothing; False for nothing."""
+        if not rows:
+            return False
+        if all(self.execute(statement, row) is not None for row in rows) \
+                and self.execute("COMMIT") is not None:
+            return True
+        if self.database is not None:
+            self.database.rollback()
+        return False
+
     def flush(self) -> None:
         """Write what waits; it goes on waiting while others write."""
         with self.lock:
-            if self.database is None or not self.waiting:
+            if self.database is None:
                 return
             rows = [(path, json.dumps(identity), facts.problem,
                      json.dumps(facts.digests)) + facts[2:]
                     for path, (identity, facts) in self.waiting.items()]
-            if all(self.execute(
-                    "REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-                    is not None for row in rows) \
-                    and self.execute("COMMIT") is not None:
+            if self.write("REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?, ?)",
+                          rows):
                 self.waiting.clear()
-            elif self.database is not None:
-                self.database.rollback()
 
     def execute(self, statement: str, values: Iterable[str] = ()
                 ) -> Optional[List[Any]]:
@@ -2839,7 +2894,7 @@ class Tree:
         self.listings: Dict[Tuple[str, str], Listing] = {}
         self.shadowed: Dict[str, List[Archive]] = {}
         self.snapshot = Snapshot({}, {}, frozenset(), {}, "")
-        self.reported: Set[str] = set()
+        self.reported: Dict[str, Set[str]] = {}  # by directory
         self.seen: Set[str] = set()  # all projects that ever had a file
 
     def refresh(self) -> None:
@@ -2867,6 +2922,8 @@ class Tree:
             now = listings[key].names if key in listings else nothing
             if before is not now:
                 changes.append((key, before - now, now - before))
+        for root, directory in self.listings.keys() - listings.keys():
+            self.reported.pop(f"{root}/{directory}", None)
         self.listings = listings
         if changes or self.snapshot.unreadable:
             self.change(changes)
@@ -2906,7 +2963,7 @@ class Tree:
                 except (FileNotFoundError, NotADirectoryError):
                     continue
                 except OSError as error:
-                    self.report(f"{root}/{below}", str(error.strerror))
+                    self.report(f"{root}/{below}", {"": str(error.strerror)})
                     if (root, below) not in self.listings:
                         continue
                     # What was in it is still local, see promise 6.
@@ -2949,30 +3006,46 @@ class Tree:
         Links to files are followed, links to directories are not.
         """
         names, folders = [], []
+        problems = {}
         with os.scandir(path) as entries:
             for entry in entries:
                 name = entry.name
                 if name.startswith("."):
                     continue
                 if not name.isprintable():  # nor valid UTF-8, perhaps
-                    self.report(path + ascii(name), "its name has characters "
-                                "that cannot be shown")
+                    problems[ascii(name)] = "its name has characters that " \
+                        "cannot be shown"
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(name)
                 elif is_file(entry):
                     names.append(name)
+                    if entry.is_symlink() and leads_to_hidden(entry.path):
+                        problems[names.pop()] = "it is a link to something " \
+                            "hidden"
+        self.report(path, problems)
         return frozenset(names), tuple(folders)
 
-    def report(self, path: str, problem: str) -> None:
-        if path not in self.reported:
-            self.reported.add(path)
-            LOG.warning("%s is not served: %s", path, problem)
+    def report(self, directory: str, problems: Mapping[str, str]) -> None:
+        """Log what is wrong in a directory now and was not before."""
+        before = self.reported.pop(directory, set())
+        for name, problem in problems.items():
+            if name not in before:
+                LOG.warning("%s%s is not served: %s", directory, name,
+                            problem)
+        if problems:
+            self.reported[directory] = set(problems)
 
 
 # === 13  Directories ========================================================
 
 CHECK_INTERVAL = 0.3  # seconds that an answer may be older than the disk
 SLOW_INTERVAL = 0.7   # the same where it takes long to look
+# seconds until a file that could not be read is tried again, twice as many
+# each time
+RETRY_FIRST = 1.0
+RETRY_LATEST = 60.0
+# seconds between two looks for what is known of files that are gone
+FORGET_INTERVAL = 3600.0
 # seconds between two looks of the thread that reads ahead of requests
 WARM_INTERVAL = 1.0
 # Files whose answers are kept in memory; each costs about 1 KiB with its
@@ -3029,6 +3102,9 @@ class Reader:
         self.cache = cache
         # Files that have not settled: identity, and when it was first seen.
         self.changing: Dict[str, Tuple[Identity, float]] = {}
+        # Those that could not be read: identity, until when they are left
+        # alone (monotonic), for how many seconds.
+        self.failed: Dict[str, Tuple[Identity, float, float]] = {}
         self.problems: Dict[str, str] = {}  # logged already, by path
 
     def settles_in(self, path: str, identity: Identity,
@@ -3081,12 +3157,21 @@ class Reader:
                 return facts, True
         if self.settles_in(path, identity, known) > 0:
             return withheld("it is still being written"), False
+        failed = self.failed.get(path)
+        if failed and failed[0] == identity and time.monotonic() < failed[1]:
+            return withheld(self.problems.get(path, "it cannot be read")), \
+                False
         try:
             facts = self.read(archive, identity, algorithms)
         except OSError as error:
             problem = f"it cannot be read: {error.strerror or error}"
+            # A disk that fails takes long to say so.
+            pause = min(2 * failed[2], RETRY_LATEST) \
+                if failed and failed[0] == identity else RETRY_FIRST
+            self.failed[path] = identity, time.monotonic() + pause, pause
             self.note(path, problem)
             return withheld(problem), False
+        self.failed.pop(path, None)
         self.note(path, facts.problem)
         self.cache.put(path, identity, facts)
         return facts, True
@@ -3113,6 +3198,20 @@ class Reader:
             del self.problems[path]
             LOG.warning("%s is whole now, and served", path)
 
+    def forget(self, snapshot: Snapshot) -> None:
+        """Forget what was noted about files that are gone."""
+        there = snapshot.companions.union(
+            path for paths in snapshot.statuses.values()
+            for _, path in paths)
+        noted: Tuple[Dict[str, Any], ...] = (
+            self.changing, self.failed, self.problems)
+        for found in noted:
+            for path in list(found):
+                archive = snapshot.archives.get(path.rpartition("/")[2])
+                if path not in there and (
+                        archive is None or archive.path != path):
+                    found.pop(path, None)
+
     def metadata(self, file: File) -> bytes:
         """Return the core metadata of an archive, b"" when it has none.
 
@@ -3137,7 +3236,9 @@ class Directories:
     """
 
     def __init__(self, roots: Sequence[str], cache: FactCache,
-                 algorithms: Iterable[str]) -> None:
+                 algorithms: Iterable[str], secrets: Iterable[str] = ()
+                 ) -> None:
+        self.secrets = tuple(secrets)  # paths that no link may lead to
         self.roots = roots
         self.tree = Tree(roots)
         self.reader = Reader(cache)
@@ -3297,7 +3398,8 @@ class Directories:
             else:
                 files.append(File(
                     archive, identity, facts,
-                    read_text(archive.path + YANKED) if yanked else None,
+                    read_text(archive.path + YANKED, yanked)
+                    if yanked else None,
                     signed, provenance))
         files.sort(key=lambda file: (version_key(file.archive.version),
                                      file.archive.filename))
@@ -3317,12 +3419,27 @@ class Directories:
         companions = snapshot.companions
         return tuple(
             (archive, look(archive.path),
-             look(archive.path + YANKED)
+             self.companion(archive.path + YANKED)
              if archive.path + YANKED in companions else None,
              archive.path + SIGNATURE in companions,
              archive.path + PROVENANCE in companions)
             for archive in snapshot.projects[name]
-        ) + tuple(look(path) for _, path in snapshot.statuses.get(name, ()))
+        ) + tuple(self.companion(path)
+                  for _, path in snapshot.statuses.get(name, ()))
+
+    def companion(self, path: str) -> Optional[Identity]:
+        """Return the identity of a companion file, None when there is none.
+
+        What it links to may have changed since its name was found.
+        """
+        identity = look(path)
+        if identity is None:
+            return None
+        if identity in map(look, self.secrets) or (
+                os.path.islink(path) and leads_to_hidden(path)):
+            self.reader.note(path, "it is a link to something hidden")
+            return None
+        return identity
 
     def status(self, name: str, snapshot: Snapshot) -> Tuple[str, str]:
         """Return (status, reason) of a project, out of its status file."""
@@ -3330,7 +3447,10 @@ class Directories:
         if not entries:
             return "", ""
         path = entries[0][1]
-        word, _, reason = read_text(path).partition(" ")
+        identity = self.companion(path)
+        if identity is None:
+            return "", ""
+        word, _, reason = read_text(path, identity).partition(" ")
         if word.lower() not in STATUSES:
             self.reader.note(path, "its first word must be one of "
                              f"{', '.join(STATUSES)}, not {word!r}")
@@ -3367,6 +3487,17 @@ class Directories:
                 f"{archive.filename} is not served: {facts.problem}",
                 () if final else (("Retry-After", "1"),))
         return File(archive, identity, facts, None, False, False)
+
+    def forget(self) -> None:
+        """Take out of the cache what is gone from the disk."""
+        snapshot = self.tree.snapshot
+        if snapshot.unreadable:
+            return
+        there = {archive.path for archive in snapshot.archives.values()}
+        for root in self.tree.order:
+            # An empty one may be a disk that is not mounted.
+            if any(path.startswith(root + "/") for path in there):
+                self.reader.cache.forget(root, there)
 
     # The changes that this server makes
 
@@ -3424,9 +3555,13 @@ class Warmer:
 
     def run(self) -> None:
         done: Dict[str, Tuple[Archive, ...]] = {}
+        forget_at = time.monotonic()
         while not self.stopping.wait(WARM_INTERVAL):
             try:
                 self.run_once(done)
+                if time.monotonic() >= forget_at:
+                    self.directories.forget()
+                    forget_at = time.monotonic() + FORGET_INTERVAL
             except Exception:
                 LOG.exception("reading ahead failed")
             self.directories.reader.cache.flush()
@@ -3438,6 +3573,7 @@ class Warmer:
             for name in done.keys() - snapshot.projects.keys():
                 del done[name]
         count = 0
+            self.directories.reader.forget(snapshot)
         for name, archives in snapshot.projects.items():
             if done.get(name) is archives:
                 continue
@@ -3461,6 +3597,8 @@ class Warmer:
 KEEP_PAIRS = 10000
 # Seconds that a login waits for its turn while others are being verified.
 LOGIN_PATIENCE = 10
+# Logins of one address that wait; uv sends 50 requests at once.
+LOGIN_LIMIT = 100
 
 
 @functools.lru_cache(maxsize=None)
@@ -3508,6 +3646,55 @@ def verify_with_passlib(password: bytes, digest: str) -> Optional[bool]:
         return None
 
 
+class Turns:
+    """Lets a few threads work at once, the addresses in turn.
+
+    However many logins one address sends, another waits for one of them.
+    """
+
+    def __init__(self, places: int) -> None:
+        self.free = places
+        self.changed = threading.Condition()
+        # By address, the one whose turn is next first: those that wait.
+        self.waiting: Dict[str, List[object]] = {}
+
+    @contextlib.contextmanager
+    def take(self, client: str) -> Iterator[None]:
+        """Work when it is the turn of this address.
+
+        Raises:
+            HTTPError: 429 or 503 when too many are waiting.
+        """
+        ticket = object()
+        with self.changed:
+            queue = self.waiting.setdefault(client, [])
+            if len(queue) >= LOGIN_LIMIT:
+                raise HTTPError(429, "too many logins from one address",
+                                (("Retry-After", "5"),))
+            queue.append(ticket)
+            is_next = self.changed.wait_for(
+                lambda: self.is_next(ticket), LOGIN_PATIENCE)
+            queue.remove(ticket)
+            del self.waiting[client]
+            if queue:  # behind all other addresses
+                self.waiting[client] = queue
+            if not is_next:
+                raise HTTPError(503, "too many logins at once",
+                                (("Retry-After", "5"),))
+            self.free -= 1
+            self.changed.notify_all()
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.free += 1
+                self.changed.notify_all()
+
+    def is_next(self, ticket: object) -> bool:
+        first = next(iter(self.waiting.values()))
+        return self.free > 0 and first[0] is ticket
+
+
 class Accounts:
     """The users of a password file, which is read again when it changes."""
 
@@ -3523,8 +3710,7 @@ class Accounts:
         self.key = os.urandom(32)
         self.pairs: Recent[bool] = Recent(KEEP_PAIRS)
         # Slow hashes are slow on purpose: one core must stay for others.
-        self.turns = threading.BoundedSemaphore(
-            max((os.cpu_count() or 1) - 1, 1))
+        self.turns = Turns(max((os.cpu_count() or 1) - 1, 1))
 
     def refresh(self) -> None:
         """Read the file if it changed.
@@ -3582,11 +3768,14 @@ class Accounts:
                 LOG.warning("%s", problem)
         self.problems = problems
 
-    def check(self, user: str, password: str) -> bool:
+    def check(self, user: str, password: str, client: str = "") -> bool:
         """Tell whether this is a user with that password.
 
+        Args:
+            client: the address of who says so.
+
         Raises:
-            HTTPError: 503 while too many others are being verified.
+            HTTPError: 429 or 503 while too many others are being verified.
         """
         self.refresh()
         digest = self.users.get(user)
@@ -3601,15 +3790,12 @@ class Accounts:
             return known
         # For unknown users the same work is done: time tells nothing.
         against = digest or next(iter(self.users.values()), "")
-        if not self.turns.acquire(timeout=LOGIN_PATIENCE):
-            raise HTTPError(503, "too many logins at once",
-                            (("Retry-After", "5"),))
-        try:
-            found = self.verify(data, against) and digest is not None
-        finally:
-            self.turns.release()
-        self.pairs.put(pair, found, 1)
-        return found
+        with self.turns.take(client):
+            known = self.pairs.get(pair)  # clients send many at once
+            if known is None:
+                known = self.verify(data, against) and digest is not None
+                self.pairs.put(pair, known, 1)
+        return known
 
     def verify(self, password: bytes, digest: str) -> bool:
         """Verify a password in UTF-8, or a file made where that was not."""
@@ -3693,15 +3879,49 @@ FOR_PEOPLE = (
 NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
 
 
+class Throttle:
+    """Keeps a flood of refusals from becoming a flood of log lines."""
+
+    LIMIT = 10     # lines of one address in a period
+    PERIOD = 60    # seconds
+    CLIENTS = 1000  # addresses that are told apart
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.ends = 0.0  # monotonic
+        self.lines: Dict[str, int] = {}  # of this period, by address
+        self.left_out = 0
+
+    def allows(self, client: str) -> bool:
+        """Tell whether one more line about an address may be logged."""
+        with self.lock:
+            now = time.monotonic()
+            if now >= self.ends:
+                if self.left_out:
+                    AUDIT.info("%d more lines about refused requests were "
+                               "left out", self.left_out)
+                self.ends = now + self.PERIOD
+                self.lines, self.left_out = {}, 0
+            if client not in self.lines and len(self.lines) >= self.CLIENTS:
+                client = ""
+            self.lines[client] = self.lines.get(client, 0) + 1
+            if self.lines[client] <= self.LIMIT:
+                return True
+            self.left_out += 1
+            return False
+
+
 class App(NamedTuple):
     """What a handler may use.  One value per server; no globals."""
 
     config: Config
     directories: Directories
     warmer: Warmer
-    check: Optional[Callable[[str, str], bool]]  # (user, password)
+    # (user, password, address of the client); None: there are no accounts
+    check: Optional[Callable[[str, str, str], bool]]
     welcome: str                      # template of the home page, or ""
     pages: Recent[Tuple[Any, Page]]   # with what they were rendered from
+    throttle: "Throttle"              # of what is logged of refusals
 
 
 def make_app(config: Config) -> App:
@@ -3715,21 +3935,25 @@ def make_app(config: Config) -> App:
     config = config._replace(roots=tuple(sorted(set(roots), key=roots.index)))
     directories = Directories(
         config.roots, FactCache(cache_directory(config)),
-        {"sha256", config.hash_algo} - {""})
+        {"sha256", config.hash_algo} - {""},
+        [os.path.expanduser(path) for path in (config.password_file,)
+         if path])
     welcome = config.welcome_msg
     if config.welcome_file:
         welcome = read_setting("--welcome", config.welcome_file)
-    return App(config, directories, Warmer(directories),
-               config.auther or checker(config), welcome,
-               Recent(PAGES_LIMIT))
+    return App(config, directories, Warmer(directories), checker(config),
+               welcome, Recent(PAGES_LIMIT), Throttle())
 
 
-def checker(config: Config) -> Optional[Callable[[str, str], bool]]:
+def checker(config: Config) -> Optional[Callable[[str, str, str], bool]]:
     """Return what verifies credentials; None when there are no accounts.
 
     Raises:
         UsageError: -a and -P contradict each other.
     """
+    auther = config.auther
+    if auther is not None:
+        return lambda user, password, client: auther(user, password)
     if not config.password_file:
         if config.authenticated not in ((), ("update",)):
             raise UsageError(
@@ -4012,10 +4236,24 @@ def archives(app: App, request: Request) -> Response:
         and new[1] - kept[1] < WARM_INTERVAL))
 
 
+def check_offered(app: App, archive: Archive) -> None:
+    """Refuse what a project in quarantine has (PEP 792).
+
+    Raises:
+        HTTPError: 403.
+    """
+    status, reason = app.directories.status(
+        archive.project, app.directories.index())
+    if status == "quarantined":
+        raise HTTPError(403, f"the project {archive.project} is quarantined"
+                        f"{': ' * bool(reason)}{reason}")
+
+
 def download(app: App, request: Request, location: str) -> Response:
     """Answer with an archive, or with a companion file of one."""
     archive = app.directories.find(location)
     if archive is not None:
+        check_offered(app, archive)
         file = app.directories.file(archive)
         return reply_file(
             app, request, archive.path, file.identity,
@@ -4023,8 +4261,9 @@ def download(app: App, request: Request, location: str) -> Response:
     for suffix in (SIGNATURE, PROVENANCE):
         archive = app.directories.find(location[:-len(suffix)])
         if location.endswith(suffix) and archive is not None:
+            check_offered(app, archive)
             path = archive.path + suffix
-            identity = look(path)
+            identity = app.directories.companion(path)
             if identity is not None:
                 return reply_file(app, request, path, identity,
                                   '"%x-%x-%x-%x"' % identity)
@@ -4036,6 +4275,7 @@ def core_metadata(app: App, request: Request, location: str) -> Response:
     archive = app.directories.find(location)
     if archive is None:
         raise HTTPError(404, f"no file named {location!r}")
+    check_offered(app, archive)
     file = app.directories.file(archive)
     if not file.facts.metadata_digest:
         raise HTTPError(404, f"{archive.filename} is not a wheel")
@@ -4180,8 +4420,9 @@ def text_of(data: Union[bytes, bytearray]) -> str:
 class Form:
     """The fields of an upload; its file is on the disk already."""
 
-    def __init__(self, directory: str, size_limit: int) -> None:
-        self.directory = directory
+    def __init__(self, directory_of: Callable[[str], str],
+                 size_limit: int) -> None:
+        self.directory_of = directory_of  # a filename
         self.size_limit = size_limit  # bytes of the file; 0 for none
         self.fields: Dict[str, List[bytearray]] = {}
         self.weight = 0  # bytes of all fields
@@ -4195,7 +4436,7 @@ class Form:
             if self.incoming is not None:
                 raise HTTPError(400, "more than one file in 'content'")
             self.filename = part.filename
-            self.incoming = Incoming(self.directory)
+            self.incoming = Incoming(self.directory_of(part.filename))
             for field, algorithm, _ in UPLOAD_DIGESTS:
                 if self.value(field):
                     self.incoming.hashes[algorithm] = make_hash(algorithm)
@@ -4227,8 +4468,22 @@ class Form:
 
 def upload(app: App, request: Request) -> Response:
     """Answer with what became of an upload, or of another :action."""
-    root = app.config.roots[0]
-    form = Form(root, app.config.max_upload_size)
+    form = Form(functools.partial(upload_directory, app),
+                app.config.max_upload_size)
+    try:
+        text = take_upload(app, request, form)
+    except HTTPError as error:
+        audit_refusal(app, request, "was refused an upload:",
+                      form.filename or "-", str(error.status), error.detail)
+        raise
+    finally:
+        form.close()
+    return Response(200, (content_type(TEXT), NO_STORE),
+                    (text + "\n").encode("utf-8"))
+
+
+def take_upload(app: App, request: Request, form: Form) -> str:
+    """Receive a form and do what it asks for; return what was done."""
     try:
         check_upload(app.config, request)
         receive_form(form, request)
@@ -4238,17 +4493,21 @@ def upload(app: App, request: Request) -> Response:
                             f"{', '.join(sorted(UPLOAD_ACTIONS))}")
         if form.value("protocol_version") not in ("", "1"):
             raise HTTPError(400, "unknown protocol_version")
-        text = UPLOAD_ACTIONS[action](app, request, form)
+        return UPLOAD_ACTIONS[action](app, request, form)
     except OSError as error:
-        raise storage_error(root, error) from error
-    except HTTPError as error:
-        audit(request, "was refused an upload:", form.filename or "-",
-              str(error.status))
-        raise
-    finally:
-        form.close()
-    return Response(200, (content_type(TEXT), NO_STORE),
-                    (text + "\n").encode("utf-8"))
+        raise storage_error(app.config.roots[0], error) from error
+
+
+def upload_directory(app: App, filename: str) -> str:
+    """Return where an uploaded file is to be written.
+
+    Beside the file that it may replace: a folder can be another filesystem.
+    """
+    root = app.config.roots[0]
+    archive = app.directories.tree.snapshot.archives.get(filename)
+    if archive is not None and archive.root == root:
+        return os.path.dirname(archive.path)
+    return root
 
 
 def check_upload(config: Config, request: Request) -> None:
@@ -4438,7 +4697,11 @@ def check_archive(app: App, form: Form, archive: Archive,
     filename = archive.filename
     try:
         incoming.file.seek(0)
-        metadata = read_metadata(incoming.file, archive, {}, check_member)
+        metadata = read_metadata(
+            incoming.file, archive, {},
+            functools.partial(check_member, filename))
+    except HTTPError:
+        raise
     except Exception as error:
         if is_read_error(error):
             raise
@@ -4532,16 +4795,17 @@ def is_same_version(one: str, other: str) -> bool:
         normalize(re.sub("[^a-zA-Z0-9]+", "-", other))
 
 
-def check_member(name: str) -> None:
-    """Refuse a member that would be unpacked elsewhere.
+def check_member(filename: str, name: str) -> None:
+    """Refuse an archive with a member that would be unpacked elsewhere.
 
     Raises:
-        ValueError: its path is absolute, or leads upwards.
+        HTTPError: 400 when its path is absolute, or leads upwards.
     """
     parts = re.split(r"[/\\]", name)
     if ".." in parts or not parts[0] or re.match("[A-Za-z]:", name) \
             or "\0" in name:
-        raise ValueError(f"it has a member with the unsafe path {name!r}")
+        raise HTTPError(400, f"{filename} is refused: it has a member with "
+                        f"the unsafe path {name!r}")
 
 
 def register(app: App, request: Request, form: Form) -> str:
@@ -4598,6 +4862,13 @@ def audit(request: Request, verb: str, *details: str) -> None:
     """Log a change of what is served, whatever the log level is."""
     AUDIT.info("%s", printable(" ".join(
         (request.user, "at", request.client, verb) + details)))
+
+
+def audit_refusal(app: App, request: Request, verb: str,
+                  *details: str) -> None:
+    """Log what somebody tried, unless it is one of many such lines."""
+    if app.throttle.allows(request.client):
+        audit(request, verb, *details)
 
 
 # === 18  Routing ============================================================
@@ -4704,7 +4975,13 @@ def respond(app: App, request: Request) -> Response:
         route, arguments = find_route(
             app, request.method, request.path,
             media_type.strip().lower().replace("application/xml", XML))
-        request = authorize(app, request, route.action)
+        try:
+            request = authorize(app, request, route.action)
+        except HTTPError as error:
+            if route.action == "update":
+                audit_refusal(app, request, "was refused an upload:", "-",
+                              str(error.status), error.detail)
+            raise
         response = route.handler(app, request, **arguments)
     except HTTPError as error:
         response = error_response(request, error)
@@ -4732,7 +5009,12 @@ def authorize(app: App, request: Request, action: str) -> Request:
                         "with -P FILE for accounts, or with -a . -P . to "
                         "let anyone upload")
     credentials = parse_basic(request.headers.get("authorization", ""))
-    if credentials is None or not app.check(*credentials):
+    if credentials is None:
+        raise HTTPError(401, "a valid user name and password are needed",
+                        (CHALLENGE,))
+    if not app.check(*credentials, request.client):
+        # Without the name: some type their password there.
+        audit_refusal(app, request, "failed to log in for", action)
         raise HTTPError(401, "a valid user name and password are needed",
                         (CHALLENGE,))
     return request._replace(user=credentials[0])

@@ -443,7 +443,7 @@ class AppearsByRename(Appears):
 
 class AppearsAsLink(Appears):
     def change(self):
-        target = self.put(self.new, folder=".hidden")
+        target = self.put(self.new, folder="../elsewhere")
         os.symlink(target, self.path())
 
 
