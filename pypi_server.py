@@ -7000,8 +7000,28 @@ def with_command(arguments: Sequence[str]) -> Sequence[str]:
     return [command] + kept
 
 
+def leave_plain_locale() -> None:
+    """Start anew where names of files can be anything but ASCII.
+
+    Since Python 3.7 the interpreter itself does so (PEP 538).
+    """
+    if sys.getfilesystemencoding() != "ascii":
+        return
+    import locale
+    for name in ("C.UTF-8", "en_US.UTF-8"):
+        with contextlib.suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, name)
+            if os.environ.get("LC_ALL") != name:
+                os.environ["LC_ALL"] = name
+                os.execv(sys.executable, [  # noqa: S606
+                    sys.executable, *("-W" + each for each in sys.warnoptions),
+                    *sys.argv])
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run a command line; return the exit status, 2 for a usage error."""
+    if argv is None:
+        leave_plain_locale()
     given = sys.argv[1:] if argv is None else argv
     try:
         arguments = with_command(given)
