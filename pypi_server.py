@@ -1943,6 +1943,8 @@ class Config(NamedTuple):
     max_upload_size: int = 0  # bytes; 0 for no limit
     max_connections: int = 2000  # of one worker
     workers: int = 1  # processes; 0 for one per core
+    tls_cert: str = ""
+    tls_key: str = ""  # "" when the file of the certificate holds it too
     welcome_file: str = ""
     # Of the Python API only: a template instead of a file, and what verifies
     # (user, password) instead of a password file.
@@ -2211,6 +2213,11 @@ OPTIONS = (
     Option("max_connections", ("--max-connections",), "N",
            "connections that one worker keeps open; beyond them, those that "
            "wait longest for a request are closed", parse_connections),
+    Option("tls_cert", ("--tls-cert",), "FILE",
+           "serve HTTPS with the certificate in FILE (PEM), with those that "
+           "vouch for it; it is loaded again when it changes"),
+    Option("tls_key", ("--tls-key",), "FILE",
+           "the private key, if it is not in the file of the certificate"),
     Option("read_only", ("--read-only",), "",
            "refuse all uploads and removals"),
     Option("max_upload_size", ("--max-upload-size",), "BYTES",
@@ -3936,8 +3943,8 @@ def make_app(config: Config) -> App:
     directories = Directories(
         config.roots, FactCache(cache_directory(config)),
         {"sha256", config.hash_algo} - {""},
-        [os.path.expanduser(path) for path in (config.password_file,)
-         if path])
+        [os.path.expanduser(path) for path in (
+            config.password_file, config.tls_cert, config.tls_key) if path])
     welcome = config.welcome_msg
     if config.welcome_file:
         welcome = read_setting("--welcome", config.welcome_file)
@@ -5109,7 +5116,10 @@ def log_response(config: Config, request: Request,
 IDLE_TIMEOUT = 60
 HEAD_TIMEOUT = 10     # for a whole head, from its first byte
 BODY_TIMEOUT = 20     # for each piece of a body
+BODY_RATE = 500       # bytes per second, that a body must have on average
 SEND_TIMEOUT = 60     # without any progress
+HANDSHAKE_TIMEOUT = 10  # of TLS, as a whole
+TLS_BLOCK = 64 * 1024   # bytes of a file that are encrypted at once
 LINGER_TIMEOUT = 30   # to read on after an early answer; nginx has 30 too
 # Bytes.  A file up to here goes out in one piece with its head.
 SMALL_FILE = 64 * 1024
@@ -5130,9 +5140,30 @@ class Wire:
     """A socket with what was received but not used yet."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
+        self.sock: Any = sock  # or an ssl.SSLSocket
+        self.is_secured = False
         self.buffer = b""
         self.at = 0  # of what is not used yet
+        self.body_until = 0.0  # monotonic; 0 before a body is waited for
+
+    def secure(self, context: Any) -> None:
+        """Go on with TLS; the socket that was given is of no use then.
+
+        Raises:
+            HTTPError: 400; the client speaks plain HTTP.
+            OSError: it did not come about, or not in time.
+        """
+        self.sock.settimeout(HANDSHAKE_TIMEOUT)
+        # Letters are not the start of a record.
+        if re.fullmatch(b"[A-Z]+", self.sock.recv(3, socket.MSG_PEEK)):
+            raise HTTPError(400, "this is HTTPS, not HTTP")
+        self.sock = context.wrap_socket(
+            self.sock, server_side=True, do_handshake_on_connect=False)
+        self.is_secured = True
+        self.sock.do_handshake()
+        if not self.sock.version():  # CVE-2023-40217
+            raise ConnectionAbortedError("no handshake")
+        self.sock.settimeout(None)
 
     def wait(self) -> bool:
         """Wait for a request; False when none will come.
@@ -5144,7 +5175,7 @@ class Wire:
             self.at = 0
             try:
                 self.buffer = self.sock.recv(HEAD_BLOCK)
-            except ConnectionError:
+            except OSError:
                 self.buffer = b""
         return self.buffer != b""
 
@@ -5169,6 +5200,7 @@ class Wire:
             HTTPError: 400, 408, 414 or 431.
         """
         deadline = time.monotonic() + HEAD_TIMEOUT
+        self.body_until = 0.0
         while True:
             # One empty line may come before a request (RFC 9112, 2.2).
             start = self.at + 2 * self.buffer.startswith(b"\r\n", self.at)
@@ -5208,8 +5240,11 @@ class Wire:
         return data
 
     def wait_for_body(self) -> None:
+        now = time.monotonic()
+        self.body_until = self.body_until or now + BODY_TIMEOUT
         try:
-            self.receive(time.monotonic() + BODY_TIMEOUT)
+            self.receive(min(self.body_until, now + BODY_TIMEOUT))
+            self.body_until += (len(self.buffer) - self.at) / BODY_RATE
         except (EOFError, ConnectionError):
             raise HTTPError(400, "the body of the request is incomplete")
         except socket.timeout:
@@ -5231,7 +5266,7 @@ class Wire:
     def send(self, data: bytes) -> None:
         """Send it all; only progress matters, not the time it takes."""
         sent = 0
-        if NO_WAIT:
+        if NO_WAIT and not self.is_secured:
             with contextlib.suppress(BlockingIOError):
                 sent = self.sock.send(data, NO_WAIT)
         if sent < len(data):
@@ -5241,23 +5276,51 @@ class Wire:
                 sent += self.sock.send(view[sent:])
             self.sock.settimeout(None)
 
+    def send_file(self, file: BinaryIO, start: int, length: int) -> bool:
+        """Send a part of a file; False when the file shrank meanwhile."""
+        if not self.is_secured:
+            self.sock.settimeout(SEND_TIMEOUT)
+            return bool(self.sock.sendfile(file, start, length) == length)
+        file.seek(start)
+        while length:
+            block = file.read(min(length, TLS_BLOCK))
+            if not block:
+                return False
+            self.send(block)
+            length -= len(block)
+        return True
+
+    def shut(self, how: int) -> None:
+        """Shut the connection below TLS: a socket with TLS would go on
+        without it.
+        """
+        with contextlib.suppress(OSError):  # the client was faster
+            socket.socket.shutdown(self.sock, how)
+
     def end_wait(self) -> None:
         """End the wait for a request, in whatever thread it is."""
-        with contextlib.suppress(OSError):  # the client was faster
-            self.sock.shutdown(END_OF_WAIT)
+        self.shut(END_OF_WAIT)
+
+    def end_tls(self) -> None:
+        """Say that nothing follows, and do not wait for the client."""
+        if self.is_secured:
+            with contextlib.suppress(OSError, ValueError):
+                self.sock.settimeout(0)
+                self.sock.unwrap()
 
     def linger(self) -> None:
         """Read on for a while: closing now would destroy the answer on its
         way to a client that is still sending (RFC 9112, 9.6).
         """
         deadline = time.monotonic() + LINGER_TIMEOUT
-        try:
-            self.sock.shutdown(socket.SHUT_WR)
-            while time.monotonic() < deadline:
-                self.at = len(self.buffer)
-                self.receive(min(deadline, time.monotonic() + 2))
-        except (EOFError, OSError):
-            pass
+        self.end_tls()
+        self.shut(socket.SHUT_WR)
+        with contextlib.suppress(OSError):
+            self.sock.settimeout(2)
+            # Without TLS, which may be over: it is all thrown away.
+            while time.monotonic() < deadline \
+                    and socket.socket.recv(self.sock, BLOCK):
+                pass
 
 
 class Body:
@@ -5326,6 +5389,89 @@ class Body:
         except HTTPError:
             return False
         return self.ended
+
+
+class Tls:
+    """The certificate of this server, loaded again when it changes."""
+
+    def __init__(self, certificate: str, key: str) -> None:
+        self.paths = [os.path.abspath(os.path.expanduser(path))
+                      for path in (certificate, key or certificate)]
+        self.lock = threading.Lock()
+        self.seen = self.look()
+        self.look_at = 0.0  # monotonic
+        self.problem = ""
+        try:
+            self.context = self.load()
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"--tls-cert {certificate!r}{' --tls-key ' * bool(key)}"
+                f"{repr(key) * bool(key)} cannot be used: {error}; they must "
+                "be a certificate and its key without a passphrase, in PEM")
+
+    def look(self) -> Tuple[Any, ...]:
+        return tuple(map(look, self.paths))
+
+    def load(self) -> Any:
+        """Return an ssl.SSLContext.
+
+        Raises:
+            OSError, ValueError: the files are not those of a key and its
+                certificate.
+        """
+        import ssl  # late: some builds of Python are without
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        # https://wiki.mozilla.org/Security/Server_Side_TLS, intermediate
+        if sys.version_info >= (3, 7):
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context.options |= getattr(ssl, "OP_NO_RENEGOTIATION", 0)
+        else:
+            context.options |= ssl.OP_NO_TLSv1 | ssl.OP_NO_TLSv1_1
+        context.options |= ssl.OP_NO_COMPRESSION
+        context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+        context.set_alpn_protocols(["http/1.1"])
+        # Without a function, it would be asked for on the terminal.
+        certificate, key = self.paths
+        context.load_cert_chain(certificate, key, password=lambda: "")
+        return context
+
+    def current(self) -> Any:
+        """Return the context for another connection."""
+        with self.lock:
+            now = time.monotonic()
+            if now < self.look_at:
+                return self.context
+            self.look_at = now + CHECK_INTERVAL
+            seen = self.look()
+            if seen == self.seen:
+                return self.context
+            try:
+                self.context = self.load()
+            except (OSError, ValueError) as error:
+                problem = f"{seen} {error}"
+                # The other of two files may be about to follow.
+                if problem == self.problem:
+                    self.seen = seen
+                    LOG.error("the new certificate cannot be used, so the old "
+                              "one stays: %s", error)
+                self.problem = problem
+            else:
+                self.seen = seen
+                LOG.warning("the certificate was loaded again")
+            return self.context
+
+
+def make_tls(config: Config) -> Optional[Tls]:
+    """Return what speaks TLS, None for plain HTTP.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if config.tls_cert:
+        return Tls(config.tls_cert, config.tls_key)
+    if config.tls_key:
+        raise UsageError("--tls-key needs --tls-cert FILE as well")
+    return None
 
 
 def is_large(response: Response) -> bool:
@@ -5467,6 +5613,8 @@ class Connection(BaseHTTPRequestHandler):
         ago gets the very bytes that he got.  That takes a tenth of the time
         of making the answer anew.
         """
+        if not self.begin_tls():
+            return
         wire, ready = self.wire, self.ready
         seen = self.server.app.directories.changes.seen
         while wire.wait():
@@ -5481,14 +5629,39 @@ class Connection(BaseHTTPRequestHandler):
             else:
                 self.waits_since = time.monotonic()
 
+    def begin_tls(self) -> bool:
+        """Go on with TLS if it is wanted; False when that is impossible."""
+        client = self.client_address[0]
+        if self.server.tls is None:
+            return True
+        try:
+            self.wire.secure(self.server.tls.current())
+        except HTTPError as error:
+            self.refuse(Request("GET", "/", "", {}, self.wire.read, client,
+                                ""), error)
+            return False
+        except OSError as error:
+            LOG.info("%s made no TLS connection: %s", client, error)
+            return False
+        return True
+
+    def refuse(self, request: Request, error: HTTPError) -> None:
+        """Answer what cannot be read, and close the connection."""
+        LOG.info("%s sent a bad request: %s", request.client, error.detail)
+        self.wire.send(message(request, None, error_response(request, error),
+                               None, False))
+        self.wire.linger()
+
     def finish(self) -> None:
+        if self.wire.is_secured:  # nobody else has this socket
+            self.wire.end_tls()
+            self.wire.sock.close()
         self.server.forget(self)
 
     def handle_request(self) -> bool:
         """Answer one request; tell whether another may follow."""
         client = self.client_address[0]
         request = Request("GET", "/", "", {}, self.wire.read, client, "")
-        head = None
         try:
             data = self.wire.read_head()
             if data is None:
@@ -5500,13 +5673,11 @@ class Connection(BaseHTTPRequestHandler):
             body = Body(self.wire, head)
             path, query = split_target(head.target)
             host = head.headers.get("host", "localhost")
+            scheme = "https" if self.wire.is_secured else "http"
             request = Request(head.method, path, query, head.headers,
-                              body.read, client, f"http://{host}/")
+                              body.read, client, f"{scheme}://{host}/")
         except HTTPError as error:
-            LOG.info("%s sent a bad request: %s", client, error.detail)
-            self.wire.send(message(request, head, error_response(
-                request, error), None, False))
-            self.wire.linger()
+            self.refuse(request, error)
             return False
         # All of it is a head: the request has no body, and none follows.
         is_alone = body.ended and len(self.wire.buffer) == len(data) + 4
@@ -5530,19 +5701,15 @@ class Connection(BaseHTTPRequestHandler):
                 self.ready.put(sole_head, Ready(changes, started, data),
                                len(sole_head) + len(data))
             self.wire.send(data)
-            if file and isinstance(response.body, FileSlice) \
-                    and response.body.length > SMALL_FILE:
-                keep = self.send_file(file, response.body) and keep
+            part = response.body
+            if file and isinstance(part, FileSlice) \
+                    and part.length > SMALL_FILE:
+                keep = self.wire.send_file(
+                    file, part.start, part.length) and keep
         if not drained:
             self.wire.linger()
-        self.request.settimeout(None)
+        self.wire.sock.settimeout(None)
         return keep and not self.server.is_stopping
-
-    def send_file(self, file: BinaryIO, part: FileSlice) -> bool:
-        """Send a part of a file; False when the file shrank meanwhile."""
-        self.request.settimeout(SEND_TIMEOUT)
-        sent = self.request.sendfile(file, part.start, part.length)
-        return bool(sent == part.length)
 
 
 def is_repeatable(config: Config, request: Request,
@@ -5623,8 +5790,10 @@ def banner(app: App, listener: socket.socket) -> str:
     if ":" in host:
         host = f"[{host}]"
     prefix = re.sub("^https?://[^/]+", "", app.config.server_base_url)
+    scheme = "https" if app.config.tls_cert else "http"
     return (f"Serving {len(app.directories.fresh().projects)} projects from "
-            f"{', '.join(app.config.roots)} at http://{host}:{port}{prefix}/")
+            f"{', '.join(app.config.roots)} at "
+            f"{scheme}://{host}:{port}{prefix}/")
 
 
 def on_signals(stop: Callable[[], None]) -> None:
@@ -5655,6 +5824,7 @@ class Server(ThreadingHTTPServer):
         # For clients, and for trusted proxies: they get other answers.
         self.ready: Tuple[Recent[Ready], Recent[Ready]] = (
             Recent(REPEAT_LIMIT), Recent(REPEAT_LIMIT))
+        self.tls = make_tls(app.config)
         self.listener = listen(app.config.host, app.config.port)
         super().__init__(self.listener.getsockname(), Connection)
 
@@ -5679,7 +5849,8 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
-        if isinstance(error, (ConnectionError, socket.timeout)):
+        if isinstance(error, (ConnectionError, socket.timeout)) \
+                or type(error).__module__ == "ssl":
             LOG.debug("%s: %s", client_address[0], error)
         else:
             LOG.exception("the connection of %s failed", client_address[0])
@@ -6121,6 +6292,9 @@ def serve_elsewhere(config: Config, announce: Callable[[str], None]) -> None:
         UsageError: it is not, or cannot do what the options ask for.
     """
     name, start = WSGI_SERVERS[config.server]
+    if config.tls_cert:
+        raise UsageError(f"--server {config.server} serves no HTTPS: leave "
+                         "away either --server or --tls-cert")
     try:
         module = importlib.import_module(name)
     except ImportError as error:

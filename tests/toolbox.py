@@ -62,6 +62,7 @@ ENVIRONMENTS = {
     "accounts": RECENT,
     "pypi_uploader": RECENT,
     "images": RECENT,
+    "scanners": RECENT,
     "lint": RECENT,
 }
 LINT = "lint"  # not a client: .ci/run installs it with this file's main
