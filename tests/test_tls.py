@@ -376,7 +376,8 @@ class TestStopping(TlsTestCase):
         self.assertEqual(hashlib.sha256(large).digest(),
                          hashlib.sha256(found).digest())
         busy.close()
-        self.assertEqual(0, server.stop())
+        self.assertEqual(0, server.process.wait(30))
+        server.stop()
         self.assertFalse(re.findall("Traceback", server.output))
 
     @staticmethod
