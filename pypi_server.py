@@ -3442,10 +3442,11 @@ class Directories:
         identity = look(path)
         if identity is None:
             return None
-        if identity in map(look, self.secrets) or (
-                os.path.islink(path) and leads_to_hidden(path)):
-            self.reader.note(path, "it is a link to something hidden")
+        if identity in map(look, self.secrets):
+            self.reader.note(path, "it holds passwords or a private key")
             return None
+        if os.path.islink(path) and leads_to_hidden(path):
+            return None  # the tree has told
         return identity
 
     def status(self, name: str, snapshot: Snapshot) -> Tuple[str, str]:
@@ -3579,8 +3580,8 @@ class Warmer:
         if not snapshot.unreadable:
             for name in done.keys() - snapshot.projects.keys():
                 del done[name]
-        count = 0
             self.directories.reader.forget(snapshot)
+        count = 0
         for name, archives in snapshot.projects.items():
             if done.get(name) is archives:
                 continue
@@ -5559,6 +5560,7 @@ TEND_INTERVAL = 1    # between two looks for connections that wait too long
 REPEAT = 0.1
 REPEAT_AT_MOST = 0.2
 REPEAT_LIMIT = 32 * 1024 ** 2  # bytes of all such answers
+COMPLAIN_INTERVAL = 60  # between two lines about a lack of resources
 REFUSED_LIMIT = 100  # connections that are closed a moment after a 503
 # Connections that wait to be accepted; uv opens 80 at once.
 BACKLOG = 1024
@@ -5819,6 +5821,7 @@ class Server(ThreadingHTTPServer):
         self.count = 0  # of connections, with those that only just began
         self.refused: Deque[socket.socket] = collections.deque()
         self.tend_at = 0.0  # monotonic
+        self.complain_at = 0.0  # monotonic
         self.is_stopping = False
         self.parent = 0  # of a worker: its supervisor
         # For clients, and for trusted proxies: they get other answers.
@@ -5842,10 +5845,18 @@ class Server(ThreadingHTTPServer):
             return super().get_request()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                self.complain(str(error.strerror))
                 with self.changed:
                     self.make_room()
                 time.sleep(0.1)  # the caller would try again at once
             raise
+
+    def complain(self, problem: str) -> None:
+        """Log that clients have to wait, now and then while that lasts."""
+        now = time.monotonic()
+        if now >= self.complain_at:
+            self.complain_at = now + COMPLAIN_INTERVAL
+            LOG.error("clients are made to wait: %s", problem)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
@@ -5866,7 +5877,8 @@ class Server(ThreadingHTTPServer):
             return
         try:
             super().process_request(request, client_address)
-        except RuntimeError:  # the system has no more threads
+        except (RuntimeError, MemoryError) as error:  # no more threads
+            self.complain(str(error) or "no memory")
             self.refuse(request)
 
     def refuse(self, request: socket.socket) -> None:
