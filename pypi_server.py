@@ -119,6 +119,9 @@ ZIPPED = (".whl", ".egg", ".zip", ".exe")
 
 BLOCK = 256 * 1024               # bytes read from a file at once
 PIECE = 4096                     # the same, of what may unpack to a lot
+# The same, of what zipfile unpacks as it comes: a block of bz2 has 36 bytes
+# at the least, which become 50 MB.
+SMALL_PIECE = 32
 XZ_MEMORY = 128 * 1024 ** 2      # bytes; `xz -9` needs 64 MiB
 METADATA_LIMIT = 10 * 1024 ** 2  # bytes; the largest on PyPI are below 2 MiB
 # What a tar may unpack to: so much in any case, and so many times its size.
@@ -1251,10 +1254,14 @@ def metadata_in_zip(file: BinaryIO, archive: Archive,
         if names.count(name) > 1:
             raise ValueError(f"it has two members {name}")
         with members.open(name) as member:
-            # In small pieces: zipfile unpacks bz2 and lzma as they come.
+            piece = PIECE
+            if members.getinfo(name).compress_type not in (
+                    zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                piece = SMALL_PIECE
+                member.MIN_READ_SIZE = piece  # type: ignore[attr-defined]
             data = b"".join(itertools.takewhile(bool, (
-                member.read(PIECE)
-                for _ in range(METADATA_LIMIT // PIECE + 1))))
+                member.read(piece)
+                for _ in range(METADATA_LIMIT // piece + 1))))
     if len(data) > METADATA_LIMIT:
         raise ValueError(f"{name} is larger than {METADATA_LIMIT} bytes")
     return data
@@ -5804,7 +5811,10 @@ def on_signals(stop: Callable[[], None]) -> None:
         for number in STOPPING:
             signal.signal(number, signal.SIG_DFL)
         # It may wait for the loop that this thread is in.
-        threading.Thread(target=stop, daemon=True).start()
+        try:
+            threading.Thread(target=stop, daemon=True).start()
+        except RuntimeError:  # no more threads: then at once
+            raise KeyboardInterrupt from None
     for number in STOPPING:
         signal.signal(number, start_to_stop)
 
@@ -5879,6 +5889,8 @@ class Server(ThreadingHTTPServer):
             super().process_request(request, client_address)
         except (RuntimeError, MemoryError) as error:  # no more threads
             self.complain(str(error) or "no memory")
+            with self.changed:
+                self.make_room()  # for who tries it next
             self.refuse(request)
 
     def refuse(self, request: socket.socket) -> None:

@@ -23,7 +23,8 @@ ONCE = ("test_clients", "test_mirror", "test_interpreters", "test_layout",
         "test_versions", "test_readme", "test_upload_clients", "test_update",
         "test_update_pip", "test_command_line", "test_recipes",
         "test_auther", "test_client_files", "test_predecessor", "test_trouble",
-        "test_servers", "test_image", "test_distribution", "test_scanners")
+        "test_servers", "test_image", "test_distribution", "test_scanners",
+        "test_limits")
 LIMIT = 20 * 60  # seconds for one job; a test that hangs must not hang CI
 
 
