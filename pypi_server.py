@@ -5706,7 +5706,7 @@ class Connection(BaseHTTPRequestHandler):
                 files.enter_context(file)
             data = message(request, head, response, file, keep)
             if keep and sole_head and is_repeatable(
-                    self.server.app.config, request, response):
+                    request, response):
                 self.ready.put(sole_head, Ready(changes, started, data),
                                len(sole_head) + len(data))
             self.wire.send(data)
@@ -5721,13 +5721,15 @@ class Connection(BaseHTTPRequestHandler):
         return keep and not self.server.is_stopping
 
 
-def is_repeatable(config: Config, request: Request,
-                  response: Response) -> bool:
-    """Tell whether an answer may go to the same request a moment later."""
+def is_repeatable(request: Request, response: Response) -> bool:
+    """Tell whether an answer may go to the same request a moment later.
+
+    Not one for an account, which may be locked at any moment.
+    """
     return request.method in ("GET", "HEAD") \
         and response.status in (200, 206, 302, 304) \
         and (request.method == "HEAD" or not is_large(response)) \
-        and not (config.auther and request.user != "-") \
+        and "authorization" not in request.headers \
         and not LOG.isEnabledFor(logging.INFO)  # each request has its line
 
 
