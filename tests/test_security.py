@@ -477,5 +477,136 @@ class TestProtocol(DirectoryTestCase):
                         self.assertIn("GET", headers["allow"])
 
 
+# Ways to write a path that leads out of the directory.
+UPWARDS = (
+    "..", "%2e%2e", "%2E.", ".%2e", "..%2f", "..%2F..", "%2e%2e%2f", "..%5c",
+    "..\\", "%5c%2e%2e", "....//", "..;", "%252e%252e", "%c0%ae%c0%ae",
+    "%e0%80%ae%e0%80%ae", "%uff0e%uff0e", ".%00.", "..%00", "..%0a",
+    "\u2025".encode("utf-8").decode("latin-1"), "~", "%7eroot", "//", "/.",
+    "%2f", "%00", "C:", "file:", "\\\\host")
+
+
+class TestTraversal(FilesTestCase):
+    def test_urls(self):
+        """Nothing outside, and nothing hidden inside, by any spelling."""
+        self.put(WHEEL, DATA)
+        outside = archives.put(
+            os.path.join(self.folder, "outside"), WHEEL, DATA + b"secret-word")
+        self.put(".hidden-1.0-py3-none-any.whl", DATA + b"secret-word")
+        self.put(".git/" + WHEEL, DATA + b"secret-word")
+        self.put("foo.txt", b"secret-word")
+        self.open()
+        self.wait_for_names(WHEEL)
+        targets = [
+            b"/packages/.hidden-1.0-py3-none-any.whl",
+            b"/packages/.git/" + WHEEL.encode(), b"/packages/foo.txt",
+            b"/packages/./foo.txt", b"/packages//foo.txt",
+            b"/packages/" + outside.encode(),
+            b"/packages/%2f" + outside.encode()]
+        for up in UPWARDS:
+            for prefix in "/packages/", "/simple/", "/", "/pypi/":
+                for end in ("/outside/" + WHEEL, "/foo.txt",
+                            "/.git/" + WHEEL, "/" + outside):
+                    targets += [(prefix + up * count + end).encode("latin-1")
+                                for count in (1, 3)]
+        with listening(self.app) as address:
+            for target in targets:
+                with self.subTest(target), Wire(address) as wire:
+                    wire.send(b"GET " + target + b" HTTP/1.1\r\nHost: a\r\n"
+                              b"Connection: close\r\n\r\n")
+                    status, headers, body = wire.answer()
+                    self.assertIn(status, (302, 400, 404))
+                    self.assertNotIn(b"secret-word", body)
+                    location = headers.get("location", "")
+                    self.assertFalse(location.startswith(("//", "/\\")))
+                    self.assertNotIn(":", location)
+
+
+class TestSpace(FaultTestCase):
+    def test_no_folder_for_temporary_files_is_needed(self):
+        server = ServerProcess(*ANYONE, self.root, environment={
+            "TMPDIR": "/nowhere", "TEMP": "/nowhere", "TMP": "/nowhere"})
+        with server:
+            data = archives.wheel("foo", "1.0", files={
+                "noise": os.urandom(3 * 2 ** 20)})
+            self.assertEqual(200, self.send(server, WHEEL, data).status)
+            self.assertEqual(data, server.get("packages/" + WHEEL).body)
+
+    def test_a_limit_on_the_size_of_files(self):
+        if not shutil.which("prlimit"):
+            self.skipTest("no program prlimit")
+        server = self.start()
+        subprocess.run(["prlimit", "--pid", str(server.process.pid),
+                        "--fsize=1000000"], check=True)
+        data = archives.wheel("foo", "1.0", files={
+            "noise": os.urandom(3 * 2 ** 20)})
+        self.assertEqual(507, self.send(server, WHEEL, data).status)
+        self.assertEqual([], self.files())
+        self.assertEqual(200, self.send(server, WHEEL, DATA).status)
+
+    def test_lengths_that_are_only_promised(self):
+        """Room is made for what comes, not for what is announced."""
+        server = self.start()
+        wires = [self.connect(server, (
+            b"POST / HTTP/1.1\r\nHost: a\r\nContent-Type: "
+            + forms.content_type().encode() + b"\r\nContent-Length: "
+            b"1000000000\r\n\r\n--x")) for _ in range(20)]
+        self.assertEqual(200, server.get("simple/").status)
+        path = "/proc/%d/status" % server.process.pid
+        if os.path.exists(path):
+            with open(path) as file:
+                memory = [int(line.split()[1]) for line in file
+                          if line.startswith("VmHWM")]
+            self.assertLess(memory[0], 150000)
+        for wire in wires:
+            wire.socket.close()
+
+
+class TestStopping(FaultTestCase):
+    def begin(self, server):
+        """Send a half of an upload; return the connection and the rest."""
+        headers, body = forms.upload(WHEEL, DATA)
+        wire = self.connect(server, (
+            "POST / HTTP/1.1\r\nHost: a\r\n" + "".join(
+                "%s: %s\r\n" % pair for pair in headers.items())
+            + "Content-Length: %d\r\n\r\n" % len(body)).encode()
+            + body[:-200])
+        wait_for(self.files, "a temporary file")
+        return wire, body[-200:]
+
+    def is_refused(self, server):
+        try:
+            with Wire(self.address(server), 5):
+                return False
+        except OSError:
+            return True
+
+    def test_a_running_upload_is_completed(self):
+        server = self.start()
+        wire, rest = self.begin(server)
+        server.process.terminate()
+        wait_for(lambda: self.is_refused(server), "no more are taken")
+        wire.send(rest)
+        status, headers, _ = wire.answer()
+        self.assertEqual((200, "close"), (status, headers["connection"]))
+        self.assertEqual(0, server.process.wait(10))
+        self.assertEqual([WHEEL], self.files())
+
+    def test_a_second_signal_does_not_wait(self):
+        server = self.start()
+        self.begin(server)
+        server.process.terminate()
+        wait_for(lambda: self.is_refused(server), "no more are taken")
+        self.assertIsNone(server.process.poll())
+        started = time.monotonic()
+        server.process.terminate()
+        server.process.wait(10)
+        self.assertLess(time.monotonic() - started, 5)
+        self.assertNotIn(WHEEL, self.files())
+        # What it left is removed by the next.
+        self.start()
+        wait_for(lambda: self.files() == [], "nothing is left")
+
+
 if __name__ == "__main__":
     unittest.main()
