@@ -3544,13 +3544,17 @@ class Directories:
 
 
 class Warmer:
-    """A thread that reads what was never asked for, ahead of requests."""
+    """A thread that reads what was never asked for, ahead of requests.
+
+    It also writes down what was read, and forgets what is gone.
+    """
 
     def __init__(self, directories: Directories) -> None:
         self.directories = directories
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         self.thread: Optional[threading.Thread] = None
+        self.reads_ahead = True  # of several workers, one is enough
 
     def start(self) -> None:
         """Begin, once; not before a worker is forked, which has no threads.
@@ -3573,8 +3577,10 @@ class Warmer:
         forget_at = time.monotonic()
         while not self.stopping.wait(WARM_INTERVAL):
             try:
-                self.run_once(done)
-                if time.monotonic() >= forget_at:
+                if self.reads_ahead:
+                    self.run_once(done)
+                self.directories.reader.forget(self.directories.fresh())
+                if self.reads_ahead and time.monotonic() >= forget_at:
                     self.directories.forget()
                     forget_at = time.monotonic() + FORGET_INTERVAL
             except Exception:
@@ -3587,7 +3593,6 @@ class Warmer:
         if not snapshot.unreadable:
             for name in done.keys() - snapshot.projects.keys():
                 del done[name]
-            self.directories.reader.forget(snapshot)
         count = 0
         for name, archives in snapshot.projects.items():
             if done.get(name) is archives:
@@ -5999,8 +6004,8 @@ def serve_alone(server: Server, announce: Callable[[], None],
     """Serve in this process; `is_first` of those that share a socket."""
     on_signals(server.shutdown)
     sys.setswitchinterval(SWITCH_INTERVAL)
-    if is_first:
-        server.app.warmer.start()
+    server.app.warmer.reads_ahead = is_first
+    server.app.warmer.start()
     give_back_memory()
     announce()
     server.serve_forever(POLL_INTERVAL)

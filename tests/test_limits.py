@@ -318,7 +318,8 @@ class TestCoarseTimes(FaultTestCase):
         with open(image, "wb") as file:
             file.truncate(16 * MEGABYTE)
         subprocess.run(["mkfs.ext2", "-q", "-F", "-I", "128", image],
-                       check=True, stderr=subprocess.DEVNULL)
+                       check=True, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
         mounted = Mounted(self, "-o", "loop", image)
         self.root = os.path.join(mounted.path, "packages")
         os.mkdir(self.root)

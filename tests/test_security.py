@@ -325,6 +325,21 @@ class TestForgetting(FilesTestCase):
         return len(self.app.directories.reader.cache.execute(
             "SELECT path FROM facts"))
 
+    def test_each_worker_writes_down_what_it_read(self):
+        """Not only the one that reads ahead, or it would keep it all."""
+        self.put(WHEEL, DATA)
+        self.open()
+        self.wait_for_names(WHEEL)
+        cache = self.app.directories.reader.cache
+        self.assertEqual([os.path.join(self.root, WHEEL)],
+                         list(cache.waiting))
+        self.app.warmer.reads_ahead = False
+        self.app.warmer.start()
+        wait_for(lambda: not cache.waiting, "it is written")
+        self.put("bar-1.0-py3-none-any.whl", archives.wheel("bar", "1.0"))
+        time.sleep(2 * pypi_server.WARM_INTERVAL)
+        self.assertEqual(1, self.rows())
+
     def test_an_empty_root_may_be_a_disk_that_is_not_mounted(self):
         path = self.put(WHEEL, DATA)
         get = self.open()
