@@ -2697,7 +2697,9 @@ class FactCache:
         for path, identity, problem, digests, *rest in self.execute(
                 query, paths) or ():
             if path not in self.waiting:
-                with contextlib.suppress(ValueError, TypeError):  # corrupt
+                # It may be corrupt, in any way.
+                with contextlib.suppress(
+                        ValueError, TypeError, RecursionError):
                     found[path] = parse_identity(identity), Facts(
                         str(problem), parse_digests(digests), *map(str, rest))
         return found
