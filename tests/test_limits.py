@@ -208,7 +208,7 @@ class TestBombs(LimitTestCase):
                     archive.open("foo-1.0.dist-info/METADATA", "w",
                                  force_zip64=True) as member:
                 member.write(info)
-                for _ in range(400):
+                for _ in range(200):
                     member.write(bytes(MEGABYTE))
             with self.subTest(method):
                 server = self.start()
