@@ -30,7 +30,12 @@ disk, the network and the clock.  A section uses only those above it.
     21  Workers       processes, signals, start and stop
     22  WSGI          the application for other servers
     23  Update        newer releases in another index
-    24  Command line  parser and main
+    24  Yank          companion files that withdraw releases
+    25  Inspection    all of an archive is read, on all cores
+    26  Target        the Python and the platform that is installed for
+    27  Closure       what can be installed out of the directories
+    28  Check         what is wrong or missing
+    29  Command line  parser and main
 """
 
 import argparse
@@ -118,10 +123,6 @@ UNFINISHED = (".part", ".partial", ".filepart", ".tmp", ".crdownload", "~")
 ZIPPED = (".whl", ".egg", ".zip", ".exe")
 
 BLOCK = 256 * 1024               # bytes read from a file at once
-PIECE = 4096                     # the same, of what may unpack to a lot
-# The same, of what zipfile unpacks as it comes: a block of bz2 has 36 bytes
-# at the least, which become 50 MB.
-SMALL_PIECE = 32
 XZ_MEMORY = 128 * 1024 ** 2      # bytes; `xz -9` needs 64 MiB
 METADATA_LIMIT = 10 * 1024 ** 2  # bytes; the largest on PyPI are below 2 MiB
 # What a tar may unpack to: so much in any case, and so many times its size.
@@ -291,6 +292,11 @@ VERSION = re.compile(r"""
 PRE_SPELLINGS = {"alpha": "a", "beta": "b", "c": "rc", "pre": "rc",
                  "preview": "rc"}
 
+# PEP 440, "Version specifiers", and what of PEP 508 is about versions.
+SPECIFIER = re.compile(r"(~=|===|==|!=|<=|>=|<|>)\s*([^\s,;()]+)")
+COMPARISONS = {"==": operator.eq, "<=": operator.le, ">=": operator.ge,
+               "<": operator.lt, ">": operator.gt}
+
 # PEP 427: name-version(-build)?-python-abi-platform.whl, no "-" inside a
 # part, a build tag starts with a digit.
 WHEEL = re.compile(
@@ -342,6 +348,14 @@ def parse_version(text: str) -> Optional[Version]:
               for part in local if part))
 
 
+def trimmed(version: Version) -> Version:
+    """Return a version without final zeros: 1.0 and 1.0.0 are the same."""
+    release = version.release
+    while len(release) > 1 and not release[-1]:
+        release = release[:-1]
+    return version._replace(release=release)
+
+
 def version_key(text: str) -> Tuple[Any, ...]:
     """Return what versions are ordered and compared by (PEP 440).
 
@@ -356,9 +370,7 @@ def version_key(text: str) -> Tuple[Any, ...]:
     version = parse_version(text)
     if version is None:
         return (0, text.strip().lower())
-    release = version.release
-    while len(release) > 1 and not release[-1]:
-        release = release[:-1]
+    release = trimmed(version).release
     pre = version.pre or ("z", 0)  # a final release follows all of its rc
     if not version.pre and version.post is None and version.dev is not None:
         pre = ("", 0)  # 1.0.dev1 comes before 1.0a1
@@ -392,6 +404,105 @@ def is_prerelease(text: str) -> bool:
     version = parse_version(text)
     return version is not None and (
         version.pre is not None or version.dev is not None)
+
+
+def parse_requirement(text: str
+                      ) -> Optional[Tuple[str, Tuple[Tuple[str, str], ...]]]:
+    """Split a name and its version specifiers (PEP 508, PEP 440).
+
+    Extras, markers and URLs say nothing about files: they are refused.
+
+    Returns:
+        (normalized name, ((operator, version), ...)), or None.
+
+    >>> parse_requirement("Foo.Bar >=1.0, <2")
+    ('foo-bar', (('>=', '1.0'), ('<', '2')))
+    >>> parse_requirement("foo==1.0.dev1.*") is None
+    True
+    """
+    name = PROJECT_NAME.match(text.strip())
+    if not name:
+        return None
+    rest = text.strip()[name.end():].strip()
+    found = [SPECIFIER.fullmatch(part.strip())
+             for part in rest.split(",") if rest]
+    clauses = tuple((match.group(1), match.group(2))
+                    for match in found if match)
+    if len(clauses) < len(found) or not all(
+            is_specifier(*clause) for clause in clauses):
+        return None
+    return normalize(name.group()), clauses
+
+
+def is_specifier(operator: str, wanted: str) -> bool:
+    """Tell whether a version may stand behind an operator (PEP 440)."""
+    if operator == "===":
+        return True
+    is_prefix = wanted.endswith(".*")
+    version = parse_version(wanted[:-2] if is_prefix else wanted)
+    if version is None:
+        return False
+    if is_prefix:
+        return operator in ("==", "!=") and version[2:] == (
+            None, None, None, ())
+    if version.local:
+        return operator in ("==", "!=")
+    return operator != "~=" or len(version.release) > 1
+
+
+def satisfies(version: str, operator: str, wanted: str) -> bool:
+    """Compare a version as PEP 440, "Version specifiers", says.
+
+    Pre-releases are compared like others; to leave them out is for who
+    chooses one version.  Legacy versions satisfy nothing but ===.
+
+    >>> satisfies("1.1rc1", "==", "1.1.*")
+    True
+    >>> satisfies("2.0rc1", "<", "2.0")
+    False
+    """
+    if operator == "===":
+        return version.strip().lower() == wanted.lower()
+    if operator == "!=":
+        return not satisfies(version, "==", wanted)
+    this = parse_version(version)
+    prefix = parse_version(wanted[:-2]) if wanted.endswith(".*") else None
+    other = prefix or parse_version(wanted)
+    if this is None or other is None:
+        return False
+    if operator == "~=":
+        series = ".".join(map(str, other.release[:-1]))
+        return satisfies(version, ">=", wanted) and satisfies(
+            version, "==", f"{other.epoch}!{series}.*")
+    if prefix:
+        length = len(prefix.release)
+        return prefix[:2] == (this.epoch, (
+            this.release + (0,) * length)[:length])
+    left, right = version_key(version), version_key(wanted)
+    if operator == "==" or operator.endswith("="):
+        if not other.local:
+            left = version_key(version.partition("+")[0])
+        return bool(COMPARISONS[operator](left, right))
+    return not is_variant(operator, version, wanted) and bool(
+        COMPARISONS[operator](left, right))
+
+
+def is_variant(operator: str, version: str, wanted: str) -> bool:
+    """Tell whether <2.0 means all but 2.0rc1, and >2.0 all but 2.0.post1."""
+    this, other = parse_version(version), parse_version(wanted)
+    if this is None or other is None:
+        return False
+    if operator == "<":
+        bare = this._replace(pre=None, dev=None, local=())
+        if other.post is None:
+            bare = bare._replace(post=None)
+        return is_prerelease(version) and not is_prerelease(wanted) \
+            and trimmed(bare) == trimmed(other) and (
+                other.post is None or this.pre is None)
+    bare = this._replace(local=())
+    if this.post is not None and other.post is None and other.dev is None:
+        bare = bare._replace(post=None, dev=None)
+    return trimmed(bare) == trimmed(other)
 
 
 def split_stem(stem: str) -> Tuple[str, str]:
@@ -1253,18 +1364,22 @@ def metadata_in_zip(file: BinaryIO, archive: Archive,
             raise ValueError("it has no core metadata")
         if names.count(name) > 1:
             raise ValueError(f"it has two members {name}")
+        check_packing(members.getinfo(name))
         with members.open(name) as member:
-            piece = PIECE
-            if members.getinfo(name).compress_type not in (
-                    zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                piece = SMALL_PIECE
-                member.MIN_READ_SIZE = piece  # type: ignore[attr-defined]
-            data = b"".join(itertools.takewhile(bool, (
-                member.read(piece)
-                for _ in range(METADATA_LIMIT // piece + 1))))
+            data = member.read(METADATA_LIMIT + 1)
     if len(data) > METADATA_LIMIT:
         raise ValueError(f"{name} is larger than {METADATA_LIMIT} bytes")
     return data
+
+
+def check_packing(info: zipfile.ZipInfo) -> None:
+    """Refuse a member of which some bytes would fill the memory.
+
+    Only of deflated ones does zipfile unpack no more than it was asked for.
+    """
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"its member {info.filename!r} is neither stored "
+                         "nor deflated")
 
 
 def check_zip_end(file: BinaryIO) -> None:
@@ -1506,8 +1621,7 @@ class TarScanner:
         self.long_name, self.pax = b"", {}
         if kind in TAR_LINKS:
             size = 0  # whatever it says
-        if kind in TAR_FILES and self.metadata is None \
-                and re.fullmatch(rb"(?:\./)?[^/]+/PKG-INFO", name):
+        if kind in TAR_FILES and self.is_wanted(name):
             self.collect(kind, size, METADATA_LIMIT)
         else:
             self.skip = (size + 511) // 512 * 512
@@ -1537,10 +1651,18 @@ class TarScanner:
             else:
                 self.pax = facts
         elif self.kind != b"K":
-            self.metadata = data
-            self.done = not self.check
+            self.take_wanted(data)
         self.kind = b""
         self.skip = -self.wanted % 512
+
+    def is_wanted(self, name: bytes) -> bool:
+        """Tell whether the content of a member is to be collected."""
+        return self.metadata is None and bool(
+            re.fullmatch(rb"(?:\./)?[^/]+/PKG-INFO", name))
+
+    def take_wanted(self, data: bytes) -> None:
+        self.metadata = data
+        self.done = not self.check
 
 
 def parse_pax(data: bytes) -> Dict[bytes, bytes]:
@@ -1969,6 +2091,10 @@ class Config(NamedTuple):
     execute: bool = False
     download_directory: str = ""
     ignorelist_file: str = ""
+    closure: bool = False
+    python: str = ""    # of the closure; "" for the one that runs this
+    platform: str = ""  # of the closure; "" for this machine
+    json: bool = False
     log_file: str = ""
     log_stream: str = "stderr"
     log_frmt: str = (
@@ -2071,6 +2197,13 @@ def parse_hash_algo(text: str) -> str:
             f"--hash-algo must be an algorithm of Python's hashlib, as "
             f"sha256, or one of 0, no, off, false, not {text!r}")
     return text.lower()
+
+
+def parse_python(text: str) -> str:
+    if not re.fullmatch(r"3\.\d{1,2}(\.\d{1,3})?", text, re.ASCII):
+        raise UsageError("--python must be a version of CPython 3, as 3.11 "
+                         f"or 3.11.4, not {text!r}")
+    return text
 
 
 def parse_actions(text: str) -> Tuple[str, ...]:
@@ -2187,9 +2320,10 @@ OPTIONS = (
            COMMON),
     Option("backend", ("--backend",), "NAME",
            "auto and cached-dir keep digests in the cache directory, "
-           "simple-dir only in memory", parse_backend, COMMON),
+           "simple-dir only in memory", parse_backend, COMMON + ("check",)),
     Option("cache_dir", ("--cache-dir",), "DIR",
-           "keep digests in DIR instead of the user's cache directory"),
+           "keep digests in DIR instead of the user's cache directory",
+           commands=("run", "check")),
     Option("port", ("-p", "--port"), "PORT",
            "listen on TCP port PORT; 0 takes a free one", parse_port),
     Option("host", ("-i", "-H", "--interface", "--host"), "HOST",
@@ -2264,6 +2398,18 @@ OPTIONS = (
     Option("index_url", ("--index-url",), "URL",
            "the index that has the newer releases", parse_index,
            ("update",)),
+    Option("closure", ("--closure",), "",
+           "find what is missing to install all that is here",
+           commands=("check",)),
+    Option("python", ("--python",), "VERSION",
+           "of the closure, a CPython, as 3.11 or 3.11.4, instead of this "
+           "one",
+           parse_python, ("check",)),
+    Option("platform", ("--platform",), "TAG",
+           "of the closure, as wheels name it (manylinux_2_28_x86_64), "
+           "instead of this machine", commands=("check",)),
+    Option("json", ("--json",), "", "print JSON, for programs",
+           commands=("check",)),
 )
 
 
@@ -2351,8 +2497,15 @@ def leads_to_hidden(link: str) -> bool:
     return any(part.startswith(".") for part, _ in apart)
 
 
-def read_text(path: str, identity: Identity) -> str:
-    """Read a companion file; on one line, since headers may carry it."""
+def read_text(path: str, identity: Optional[Identity] = None) -> str:
+    """Read a companion file; on one line, since headers may carry it.
+
+    Args:
+        identity: that it must have; None for any file.
+    """
+    identity = identity or look(path)
+    if identity is None:
+        return ""
     try:
         with open_whole(path, identity) as file:
             data = read_fully(file, COMPANION_LIMIT)
@@ -2910,7 +3063,8 @@ class Tree:
         self.listings: Dict[Tuple[str, str], Listing] = {}
         self.shadowed: Dict[str, List[Archive]] = {}
         self.snapshot = Snapshot({}, {}, frozenset(), {}, "")
-        self.reported: Dict[str, Set[str]] = {}  # by directory
+        # By directory: {name: what is wrong with it}.
+        self.reported: Dict[str, Dict[str, str]] = {}
         self.seen: Set[str] = set()  # all projects that ever had a file
 
     def refresh(self) -> None:
@@ -3043,13 +3197,19 @@ class Tree:
 
     def report(self, directory: str, problems: Mapping[str, str]) -> None:
         """Log what is wrong in a directory now and was not before."""
-        before = self.reported.pop(directory, set())
+        before = self.reported.pop(directory, {})
         for name, problem in problems.items():
             if name not in before:
                 LOG.warning("%s%s is not served: %s", directory, name,
                             problem)
         if problems:
-            self.reported[directory] = set(problems)
+            self.reported[directory] = dict(problems)
+
+    def problems(self) -> List[Tuple[str, str]]:
+        """Return what is not served, and why: (path, problem)."""
+        return [(directory + name, problem)
+                for directory, problems in self.reported.items()
+                for name, problem in problems.items()]
 
 
 # === 13  Directories ========================================================
@@ -5183,14 +5343,14 @@ class Wire:
     def wait(self) -> bool:
         """Wait for a request; False when none will come.
 
-        It has no timeout: Server.tend() ends waits that take too long, and
-        a socket without one needs half as many calls of the system.
+        It has no timeout: Server.service_actions() ends waits that take too
+        long, and a socket without one needs half as many calls of the system.
         """
         if self.at == len(self.buffer):
             self.at = 0
             try:
                 self.buffer = self.sock.recv(HEAD_BLOCK)
-            except OSError:
+            except OSError:  # the client, or the way to it, is gone
                 self.buffer = b""
         return self.buffer != b""
 
@@ -5202,7 +5362,10 @@ class Wire:
             socket.timeout: none came before the deadline (monotonic).
         """
         self.sock.settimeout(max(deadline - time.monotonic(), 0.001))
-        data = self.sock.recv(BLOCK)
+        try:
+            data = self.sock.recv(BLOCK)
+        finally:
+            self.sock.settimeout(None)
         if not data:
             raise EOFError
         self.buffer = self.buffer[self.at:] + data
@@ -5295,7 +5458,9 @@ class Wire:
         """Send a part of a file; False when the file shrank meanwhile."""
         if not self.is_secured:
             self.sock.settimeout(SEND_TIMEOUT)
-            return bool(self.sock.sendfile(file, start, length) == length)
+            sent = self.sock.sendfile(file, start, length)
+            self.sock.settimeout(None)
+            return bool(sent == length)
         file.seek(start)
         while length:
             block = file.read(min(length, TLS_BLOCK))
@@ -5504,7 +5669,7 @@ def wants_more(head: Head) -> bool:
 
 def answer(app: App, request: Request
            ) -> Tuple[Response, Optional[BinaryIO]]:
-    """Return the response to a request, and the file that it sends, open.
+    """Return the response to a request, and the large file that it sends.
 
     A file may be replaced after the response was made: then another one is.
     """
@@ -5514,13 +5679,30 @@ def answer(app: App, request: Request
         if not isinstance(body, FileSlice) or request.method == "HEAD":
             return response, None
         try:
-            return response, open_whole(body.path, body.identity)
+            file = open_whole(body.path, body.identity)
+            if is_large(response):
+                return response, file
+            with file:
+                return response._replace(body=read_part(file, body)), None
         except OSError as error:
             problem = error
             LOG.info("%s cannot be read: %s", body.path, error)
     return error_response(request, HTTPError(
         503, f"the file cannot be read: {problem.strerror}",
         (("Retry-After", "1"),))), None
+
+
+def read_part(file: BinaryIO, part: FileSlice) -> bytes:
+    """Return a part of a file.
+
+    Raises:
+        OSError: the file shrank meanwhile.
+    """
+    file.seek(part.start)
+    data = file.read(part.length)
+    if len(data) < part.length:
+        raise OSError(errno.ESTALE, "it changed meanwhile")
+    return data
 
 
 def headers_of(response: Response) -> Iterator[Tuple[str, str]]:
@@ -5533,7 +5715,7 @@ def headers_of(response: Response) -> Iterator[Tuple[str, str]]:
 
 
 def message(request: Request, head: Optional[Head], response: Response,
-            file: Optional[BinaryIO], keep: bool) -> bytes:
+            keep: bool) -> bytes:
     """Format a response, without its body when that is a large file.
 
     Raises:
@@ -5552,14 +5734,8 @@ def message(request: Request, head: Optional[Head], response: Response,
             or "\0" in text:
         raise ValueError(f"a header has a line break: {lines!r}")
     data = (text + "\r\n\r\n").encode("latin-1", "replace")
-    body = response.body
-    if request.method == "HEAD":
-        return data
-    if isinstance(body, bytes):
-        return data + body
-    if file and not is_large(response):
-        file.seek(body.start)
-        return data + file.read(body.length)
+    if request.method != "HEAD" and isinstance(response.body, bytes):
+        data += response.body
     return data
 
 
@@ -5573,7 +5749,8 @@ TEND_INTERVAL = 1    # between two looks for connections that wait too long
 # does so at most, while a thread makes it anew.
 REPEAT = 0.1
 REPEAT_AT_MOST = 0.2
-REPEAT_LIMIT = 32 * 1024 ** 2  # bytes of all such answers
+REPEAT_LIMIT = 32 * 1024 ** 2  # bytes of all such answers ...
+REPEAT_OVERHEAD = 512          # ... with what Python needs for each
 COMPLAIN_INTERVAL = 60  # between two lines about a lack of resources
 REFUSED_LIMIT = 100  # connections that are closed a moment after a 503
 # Connections that wait to be accepted; uv opens 80 at once.
@@ -5587,13 +5764,13 @@ class Ready:
 
     __slots__ = ("changes", "data", "renew_at", "until")
 
-    def __init__(self, changes: bytes, made: float, data: bytes) -> None:
-        self.changes = changes  # counted before it was made, see Changes
+    def __init__(self, changes: Any, made: float, data: bytes) -> None:
+        self.changes = changes  # before it was made, see Server.seen()
         self.renew_at = made + REPEAT  # monotonic
         self.until = made + REPEAT_AT_MOST
         self.data = data  # its head and its body
 
-    def holds(self, now: float, changes: bytes) -> bool:
+    def holds(self, now: float, changes: Any) -> bool:
         """Tell whether it may be sent once more.
 
         The first that comes after a while makes it anew; the others do not
@@ -5632,10 +5809,11 @@ class Connection(BaseHTTPRequestHandler):
         if not self.begin_tls():
             return
         wire, ready = self.wire, self.ready
-        seen = self.server.app.directories.changes.seen
+        seen = self.server.seen
         while wire.wait():
             now = time.monotonic()
-            known = ready.get(wire.buffer)
+            # What came together with other things is not a head alone.
+            known = None if wire.at else ready.get(wire.buffer)
             if known is not None and known.holds(now, seen()):
                 self.waits_since = now
                 wire.at = len(wire.buffer)
@@ -5644,6 +5822,8 @@ class Connection(BaseHTTPRequestHandler):
                 return
             else:
                 self.waits_since = time.monotonic()
+                if self.server.is_stopping:  # it may have looked before
+                    return
 
     def begin_tls(self) -> bool:
         """Go on with TLS if it is wanted; False when that is impossible."""
@@ -5665,7 +5845,7 @@ class Connection(BaseHTTPRequestHandler):
         """Answer what cannot be read, and close the connection."""
         LOG.info("%s sent a bad request: %s", request.client, error.detail)
         self.wire.send(message(request, None, error_response(request, error),
-                               None, False))
+                               False))
         self.wire.linger()
 
     def finish(self) -> None:
@@ -5703,7 +5883,7 @@ class Connection(BaseHTTPRequestHandler):
     def reply(self, request: Request, head: Head, body: Body,
               sole_head: bytes) -> bool:
         """Send the answer to a request; tell whether another may follow."""
-        changes = self.server.app.directories.changes.seen()
+        changes = self.server.seen()
         started = time.monotonic()
         response, file = answer(self.server.app, request)
         drained = body.drain()
@@ -5711,32 +5891,28 @@ class Connection(BaseHTTPRequestHandler):
         with contextlib.ExitStack() as files:
             if file:
                 files.enter_context(file)
-            data = message(request, head, response, file, keep)
+            data = message(request, head, response, keep)
             if keep and sole_head and is_repeatable(
-                    request, response):
-                self.ready.put(sole_head, Ready(changes, started, data),
-                               len(sole_head) + len(data))
+                    self.server.app.config, request, response):
+                self.ready.put(
+                    sole_head, Ready(changes, started, data),
+                    len(sole_head) + len(data) + REPEAT_OVERHEAD)
             self.wire.send(data)
-            part = response.body
-            if file and isinstance(part, FileSlice) \
-                    and part.length > SMALL_FILE:
+            if file and isinstance(response.body, FileSlice):
                 keep = self.wire.send_file(
-                    file, part.start, part.length) and keep
+                    file, response.body.start, response.body.length) and keep
         if not drained:
             self.wire.linger()
-        self.wire.sock.settimeout(None)
         return keep and not self.server.is_stopping
 
 
-def is_repeatable(request: Request, response: Response) -> bool:
-    """Tell whether an answer may go to the same request a moment later.
-
-    Not one for an account, which may be locked at any moment.
-    """
+def is_repeatable(config: Config, request: Request,
+                  response: Response) -> bool:
+    """Tell whether an answer may go to the same request a moment later."""
     return request.method in ("GET", "HEAD") \
         and response.status in (200, 206, 302, 304) \
         and (request.method == "HEAD" or not is_large(response)) \
-        and "authorization" not in request.headers \
+        and not (config.auther and "authorization" in request.headers) \
         and not LOG.isEnabledFor(logging.INFO)  # each request has its line
 
 
@@ -5814,18 +5990,29 @@ def banner(app: App, listener: socket.socket) -> str:
             f"{scheme}://{host}:{port}{prefix}/")
 
 
-def on_signals(stop: Callable[[], None]) -> None:
-    """Let SIGTERM and ^C call `stop`; a second signal does not wait."""
-    def start_to_stop(number: int, frame: Any) -> None:
-        for number in STOPPING:
+def on_signals(stop: Callable[[], None], is_worker: bool = False) -> None:
+    """Let SIGTERM and ^C call `stop`; a second signal does not wait.
+
+    A worker gets it twice when all processes get it, from a terminal or a
+    service manager: what a second one means, its supervisor says.
+    """
+    def begin(number: int, frame: Any) -> None:
+        if not told:
+            told.append(number)
+            begun.set()
+        elif not is_worker:
             signal.signal(number, signal.SIG_DFL)
-        # It may wait for the loop that this thread is in.
-        try:
-            threading.Thread(target=stop, daemon=True).start()
-        except RuntimeError:  # no more threads: then at once
-            raise KeyboardInterrupt from None
+            os.kill(os.getpid(), number)
+
+    def wait() -> None:
+        begun.wait()
+        stop()  # it may wait for the loop that the main thread is in
+    told: List[int] = []
+    begun = threading.Event()
+    # Now, since there may be no thread to be had when it is needed.
+    threading.Thread(target=wait, daemon=True).start()
     for number in STOPPING:
-        signal.signal(number, start_to_stop)
+        signal.signal(number, begin)
 
 
 class Server(ThreadingHTTPServer):
@@ -5847,6 +6034,8 @@ class Server(ThreadingHTTPServer):
         self.ready: Tuple[Recent[Ready], Recent[Ready]] = (
             Recent(REPEAT_LIMIT), Recent(REPEAT_LIMIT))
         self.tls = make_tls(app.config)
+        self.passwords = "" if app.config.password_file == "." \
+            else os.path.expanduser(app.config.password_file)
         self.listener = listen(app.config.host, app.config.port)
         super().__init__(self.listener.getsockname(), Connection)
 
@@ -5854,6 +6043,13 @@ class Server(ThreadingHTTPServer):
         adopt(self, self.listener)
         # Another worker may be faster to accept what is waiting.
         self.socket.setblocking(False)
+
+    def seen(self) -> Any:
+        """Return what differs after each change by this server, and after
+        each of the password file: what an account may ends at once.
+        """
+        changes = self.app.directories.changes.seen()
+        return (changes, look(self.passwords)) if self.passwords else changes
 
     def ready_for(self, client: str) -> "Recent[Ready]":
         proxies = self.app.config.trusted_proxies
@@ -5896,7 +6092,7 @@ class Server(ThreadingHTTPServer):
             return
         try:
             super().process_request(request, client_address)
-        except (RuntimeError, MemoryError) as error:  # no more threads
+        except (RuntimeError, MemoryError) as error:
             self.complain(str(error) or "no memory")
             with self.changed:
                 self.make_room()  # for who tries it next
@@ -5910,15 +6106,19 @@ class Server(ThreadingHTTPServer):
         # Closed at once, what the client still sends would destroy it.
         self.refused.append(request)
         if len(self.refused) > REFUSED_LIMIT:
-            self.shutdown_request(self.refused.popleft())
+            self.refused.popleft().close()
+        with self.changed:
+            self.count -= 1
 
     def make_room(self) -> bool:
         """End the connection that waits longest; False when none waits."""
-        waiting = [connection for connection in self.connections
-                   if connection.waits_since]
+        # Each is asked once, since it may get a request meanwhile.
+        waiting = [(connection.waits_since, id(connection), connection)
+                   for connection in self.connections]
+        waiting = [entry for entry in waiting if entry[0]]
         if not waiting:
             return False
-        oldest = min(waiting, key=lambda connection: connection.waits_since)
+        oldest = min(waiting)[2]
         oldest.waits_since = 0.0
         oldest.wire.end_wait()
         return True
@@ -5938,7 +6138,7 @@ class Server(ThreadingHTTPServer):
             LOG.error("stopping: the supervisor is gone")
             os.kill(os.getpid(), signal.SIGTERM)
         while self.refused:
-            self.shutdown_request(self.refused.popleft())
+            self.refused.popleft().close()
         with self.changed:
             for connection in self.connections:
                 since = connection.waits_since
@@ -5948,6 +6148,8 @@ class Server(ThreadingHTTPServer):
     def register(self, connection: Connection) -> None:
         with self.changed:
             self.connections.add(connection)
+            if self.is_stopping:
+                connection.wire.end_wait()
 
     def forget(self, connection: Connection) -> None:
         with self.changed:
@@ -5957,6 +6159,8 @@ class Server(ThreadingHTTPServer):
     def stop(self) -> None:
         """Accept no more, let running answers end, close the others."""
         self.server_close()
+        while self.refused:
+            self.refused.popleft().close()
         with self.changed:
             self.is_stopping = True
             for connection in self.connections:
@@ -6004,7 +6208,7 @@ def serve(app: App, announce: Callable[[str], None]) -> None:
 def serve_alone(server: Server, announce: Callable[[], None],
                 is_first: bool = True) -> None:
     """Serve in this process; `is_first` of those that share a socket."""
-    on_signals(server.shutdown)
+    on_signals(server.shutdown, bool(server.parent))
     sys.setswitchinterval(SWITCH_INTERVAL)
     server.app.warmer.reads_ahead = is_first
     server.app.warmer.start()
@@ -6027,6 +6231,7 @@ class Supervisor:
 
     def run(self, announce: Callable[[], None]) -> None:
         """Return when the last worker ended after a signal."""
+        self.server.parent = os.getpid()
         for number in STOPPING:
             signal.signal(number, self.stop)
         if hasattr(signal, "SIGHUP"):
@@ -6049,16 +6254,31 @@ class Supervisor:
             self.start()
 
     def start(self) -> None:
-        """Fork what is missing, while no signal can come between."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        """Fork what is missing."""
         while self.idle and not self.is_stopping:
-            place = min(self.idle)
+            try:
+                self.fork(min(self.idle))
+            except OSError as error:
+                LOG.error("no process for a worker: %s; trying again",
+                          error.strerror)
+                time.sleep(1)
+
+    def fork(self, place: int) -> None:
+        """Start a worker, while no signal can come between.
+
+        Raises:
+            OSError: there are too many processes, or too little memory.
+        """
+        flush_log()  # its thread would not come along, but its locks
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        try:
             process = os.fork()
             if not process:
                 self.work(place)
             self.idle.remove(place)
             self.busy[process] = place, time.monotonic()
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
     def work(self, place: int) -> None:
         """Be a worker; never return."""
@@ -6067,20 +6287,19 @@ class Supervisor:
         status = 1
         try:
             self.busy.clear()  # they are no children of this process
-            self.server.parent = os.getppid()
             self.server.app.directories.changes.place = place
             serve_alone(self.server, begin, place == 0)
             status = 0
         except Exception:
             LOG.exception("a worker failed")
         finally:
-            for handler in LOG.handlers:
-                handler.flush()
+            flush_log()
             os._exit(status)
 
     def stop(self, number: int, frame: Any) -> None:
+        self.server.server_close()  # or connections would go on to queue
+        self.tell(signal.SIGKILL if self.is_stopping else signal.SIGTERM)
         self.is_stopping = True
-        self.tell(number)
 
     def reopen_log(self, reopen: Any, number: int, frame: Any) -> None:
         reopen(number, frame)
@@ -6090,6 +6309,11 @@ class Supervisor:
         for process in self.busy:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, number)
+
+
+def flush_log() -> None:
+    for handler in LOG.handlers:
+        handler.flush()
 
 
 def allow_many_files() -> None:
@@ -6967,7 +7191,1536 @@ def keep(update: Update, path: str) -> str:
     return ""
 
 
-# === 24  Command line =======================================================
+# === 24  Yank ===============================================================
+
+
+def read_tree(roots: Sequence[str]) -> Tree:
+    """Return the names in package directories that exist.
+
+    Raises:
+        UsageError: one does not exist, or cannot be read.
+    """
+    paths = []
+    for root in roots:
+        path = os.path.abspath(os.path.expanduser(root))
+        if not os.path.isdir(path):
+            raise UsageError(f"there is no package directory {path!r}")
+        paths.append(package_directory(path))
+    tree = Tree(sorted(set(paths), key=paths.index))
+    logging.disable(logging.ERROR)  # who calls this reports what is withheld
+    try:
+        tree.refresh()
+    finally:
+        logging.disable(logging.NOTSET)
+    if tree.snapshot.unreadable:
+        raise UsageError("a package directory cannot be read: "
+                         f"{tree.snapshot.unreadable}")
+    return tree
+
+
+def all_archives(tree: Tree) -> List[Archive]:
+    """Return the archives that are served, and those in their shadow."""
+    return sorted(tree.snapshot.archives.values()) + sorted(
+        archive for shadowed in tree.shadowed.values()
+        for archive in shadowed)
+
+
+def find_archives(root: str, requirement: str) -> List[Archive]:
+    """Return the archives that a filename or a requirement means.
+
+    Those in the shadow of others count: they would come to light unyanked.
+
+    Raises:
+        UsageError: it is neither, or no archive is meant.
+    """
+    archives = all_archives(read_tree([root]))
+    wanted = parse_requirement(requirement)
+    if parse_filename(requirement):
+        found = [archive for archive in archives
+                 if archive.filename == requirement]
+    elif wanted:
+        found = [archive for archive in archives
+                 if archive.project == wanted[0] and all(
+                     satisfies(archive.version, *clause)
+                     for clause in wanted[1])]
+    else:
+        raise UsageError(
+            f"{requirement!r} is not the name of a project with versions, as "
+            "'foo==1.2' or 'foo>=1,<2', nor the name of an archive")
+    if not found:
+        raise UsageError(f"no archive in {root!r} is meant by "
+                         f"{requirement!r}; nothing was changed")
+    return found
+
+
+def check_reason(reason: str) -> None:
+    """Refuse a reason that pages would not show as it is.
+
+    Raises:
+        UsageError: it has more than one line, or too many bytes.
+    """
+    if not reason.isprintable():
+        raise UsageError(f"a reason is one line of text, not {reason!r}")
+    if len(reason.encode("utf-8")) >= COMPANION_LIMIT:
+        raise UsageError("a reason has at most "
+                         f"{COMPANION_LIMIT - 1} bytes")
+
+
+def yank(root: str, requirement: str, reason: Optional[str]) -> None:
+    """Write the companion files that withdraw archives (PEP 592).
+
+    Args:
+        reason: None leaves one that was given before.
+
+    Raises:
+        UsageError: nothing is meant, or it cannot be written.
+    """
+    check_reason(reason or "")
+    for archive in find_archives(root, requirement):
+        path = archive.path + YANKED
+        before = read_text(path) if os.path.exists(path) else None
+        now = (before or "") if reason is None else " ".join(reason.split())
+        if now == before:
+            print(f"already yanked {archive.path}")
+            continue
+        try:
+            write_companion(path, now + "\n" if now else "")
+        except OSError as error:
+            raise UsageError(f"{path!r} cannot be written: {error.strerror}")
+        print(f"yanked {archive.path}")
+
+
+def unyank(root: str, requirement: str) -> None:
+    """Remove the companion files that withdraw archives.
+
+    Raises:
+        UsageError: nothing is meant, or it cannot be removed.
+    """
+    for archive in find_archives(root, requirement):
+        path = archive.path + YANKED
+        try:
+            removed = remove_files([path])
+        except OSError as error:
+            raise UsageError(f"{path!r} cannot be removed: {error.strerror}")
+        print(f"unyanked {archive.path}" if removed
+              else f"not yanked {archive.path}")
+
+
+def write_companion(path: str, text: str) -> None:
+    """Write a companion file in one step, replacing another.
+
+    Raises:
+        OSError: it cannot be written; then nothing has changed.
+    """
+    incoming = Incoming(os.path.dirname(path))
+    try:
+        incoming.write(text.encode("utf-8"))
+        incoming.sync()
+        incoming.place(path, overwrite=True)
+    finally:
+        incoming.close()
+    sync_directory(os.path.dirname(path))
+
+
+# === 25  Inspection =========================================================
+
+# A wheel that grows more than this is not unpacked: text of one letter grows
+# a thousandfold, code and data less than twentyfold.
+GROWTH_LIMIT = 100
+UNPACKED_ALWAYS = 256 * 1024 ** 2  # bytes; so much takes a second at most
+RECORD_LIMIT = 2 * ZIP_DIRECTORY_LIMIT  # bytes; a digest for each member
+SPARE_LINES = 1000  # of a RECORD; some list what was left out
+PYPROJECT_LIMIT = 1024 ** 2  # bytes; large ones have 50 KiB
+# RECORD and its signatures have no digests (PEP 427, 376).
+UNRECORDED = ("RECORD", "RECORD.jws", "RECORD.p7s")
+RECORD_HASHES = ("sha256", "sha384", "sha512")
+SHOWN = 3  # problems of one kind that are told of one archive
+# What an sdist is built with when it does not say (PEP 517).
+SETUPTOOLS = ("setuptools>=40.8.0",)
+# Members of an sdist that tell what it requires.
+SDIST_MEMBER = re.compile(
+    rb"(?:\./)?[^/]+/(?:(pyproject\.toml)"
+    rb"|(?:[^/]+/)?[^/]+\.egg-info/(requires\.txt))")
+REQUIREMENTS_LIMIT = 20000  # of one archive; the most on PyPI are 7000
+BATCH = 16  # archives that a process is given at once
+WORTHWHILE = 200  # archives, or MiB, that a further process pays for
+
+
+class Job(NamedTuple):
+    """An archive that is to be inspected."""
+
+    archive: Archive
+    identity: Identity
+    algorithms: Tuple[str, ...]  # of its digests
+    with_requirements: bool
+
+
+class Reading(NamedTuple):
+    """What the inspection of an archive found."""
+
+    facts: Facts
+    problems: Tuple[Tuple[str, str], ...] = ()  # (kind, sentence)
+    requires: Tuple[str, ...] = ()              # PEP 508
+    build_requires: Tuple[str, ...] = ()        # of an sdist
+
+
+def inspect_archive(job: Job) -> Reading:
+    """Read all of an archive; never raises for what is in it."""
+    try:
+        with open_whole(job.archive.path, job.identity) as file:
+            reading = inspect_file(file, job)
+            if identify(os.fstat(file.fileno())) != job.identity:
+                raise OSError(errno.ESTALE, "it changed meanwhile")
+            return reading
+    except Exception as error:
+        problem = str(error) or type(error).__name__
+        if isinstance(error, OSError) and is_read_error(error):
+            problem = f"it cannot be read: {error.strerror or error}"
+        return Reading(withheld(problem))
+
+
+def inspect_file(file: BinaryIO, job: Job) -> Reading:
+    archive = job.archive
+    hashes = {name: make_hash(name) for name in job.algorithms}
+    metadata = read_metadata(file, archive, hashes)
+    facts = make_facts(archive, metadata, {
+        name: found.hexdigest() for name, found in hashes.items()})
+    problems: List[Tuple[str, str]] = []
+    fields = parse_metadata(metadata or b"")
+    if metadata is not None:
+        problems += unlike_metadata(archive, fields)
+    if archive.filename.endswith((".whl", ".egg", ".zip")):
+        problems += unpack_zip(file, archive)
+    requires = fields.get("requires-dist", [])
+    build_requires: Sequence[str] = ()
+    if job.with_requirements and archive.filetype == "sdist":
+        members = read_sdist(file, archive)
+        requires = requires or parse_requires(members.get("requires.txt", b""))
+        try:
+            build_requires = parse_build(members.get("pyproject.toml"))
+        except ValueError as error:
+            problems.append(("requirement", str(error)))
+    if len(requires) > REQUIREMENTS_LIMIT:
+        problems.append(("requirement", f"it has {len(requires)}; the first "
+                         f"{REQUIREMENTS_LIMIT} count here"))
+    return Reading(facts, tuple(problems),
+                   tuple(requires[:REQUIREMENTS_LIMIT]),
+                   tuple(build_requires[:REQUIREMENTS_LIMIT]))
+
+
+def unlike_metadata(archive: Archive, fields: Mapping[str, List[str]]
+                    ) -> Iterator[Tuple[str, str]]:
+    """Yield where a filename and the metadata differ, as problems."""
+    name, version = first(fields, "name"), first(fields, "version")
+    if not name:
+        yield "name", "its metadata has no Name"
+    elif normalize(name) != archive.project:
+        yield "name", f"its metadata is that of {name!r}"
+    if not version:
+        yield "version", "its metadata has no Version"
+    elif not is_same_version(version, archive.version):
+        yield "version", f"its metadata is that of version {version!r}"
+    elif not parse_version(version):
+        yield "version", (f"{version!r} is no version (PEP 440); installers "
+                          "pass over it")
+
+
+# Members of zip files
+
+
+def unpack_zip(file: BinaryIO, archive: Archive) -> List[Tuple[str, str]]:
+    """Unpack all members, and compare those of a wheel with its RECORD.
+
+    Returns:
+        problems; the first of each kind, and how many more there are.
+    """
+    size = file.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(file) as members:
+        infos = [info for info in members.infolist()
+                 if not info.filename.endswith("/")]
+        unpacked = sum(info.file_size for info in infos)
+        if sum(info.compress_size for info in infos) > size:
+            return [("broken", "its members overlap")]
+        if unpacked > GROWTH_LIMIT * size + UNPACKED_ALWAYS:
+            return [("broken", f"its {size} bytes unpack to {unpacked}; its "
+                     "members were not read")]
+        record = None
+        if archive.filetype == "bdist_wheel":
+            metadata = metadata_member(members.namelist(), archive) or ""
+            place = metadata.rpartition("/")[0] + "/"
+            try:
+                record = read_record(members, place + "RECORD")
+            except ValueError as error:
+                return [("record", str(error))] + brief(
+                    unpack_members(members, infos, None, ""))
+        return brief(unpack_members(
+            members, infos, record, place if record else ""))
+
+
+def brief(problems: Iterable[Tuple[str, str]]) -> List[Tuple[str, str]]:
+    """Return the first problems of each kind, and the number of the rest."""
+    found: List[Tuple[str, str]] = []
+    counts: Dict[str, int] = collections.Counter()
+    for kind, problem in problems:
+        counts[kind] += 1
+        if counts[kind] <= SHOWN:
+            found.append((kind, problem))
+    return found + [(kind, f"and {count - SHOWN} more of that kind")
+                    for kind, count in sorted(counts.items())
+                    if count > SHOWN]
+
+
+def read_record(members: zipfile.ZipFile, name: str
+                ) -> Dict[str, Tuple[str, str]]:
+    """Return {path: (digest as ALGORITHM=TEXT, size)} of a RECORD.
+
+    Raises:
+        ValueError: there is none, or it cannot be understood.
+    """
+    import csv  # late: nothing else needs it
+    info = members.NameToInfo.get(name)
+    if info is None:
+        raise ValueError("it has no RECORD")
+    check_packing(info)
+    try:
+        with members.open(info) as member:
+            data = member.read(RECORD_LIMIT + 1)
+    except Exception as error:
+        raise ValueError(f"its RECORD cannot be unpacked: {error}")
+    if len(data) > RECORD_LIMIT:
+        raise ValueError(f"its RECORD has more than {RECORD_LIMIT} bytes")
+    found = {}
+    try:
+        for number, row in enumerate(csv.reader(io.StringIO(
+                data.decode("utf-8-sig"), newline=""))):
+            if number > 2 * len(members.NameToInfo) + SPARE_LINES:
+                raise ValueError("its RECORD has far more lines than there "
+                                 "are members")
+            if len(row) > 2:
+                found[row[0]] = row[1], row[2]
+    except (UnicodeDecodeError, csv.Error):
+        raise ValueError("its RECORD is not a table in UTF-8")
+    return found
+
+
+def unpack_members(members: zipfile.ZipFile, infos: Iterable[zipfile.ZipInfo],
+                   record: Optional[Dict[str, Tuple[str, str]]], place: str
+                   ) -> Iterator[Tuple[str, str]]:
+    """Yield the problems of members.
+
+    Args:
+        record: what they should be; None when nothing says so.
+        place: of RECORD, with its final slash.
+    """
+    seen: Set[str] = set()
+    unrecorded = {place + name for name in UNRECORDED}
+    for info in infos:
+        path = info.filename
+        if path in seen:
+            yield "broken", f"it has two members {path!r}"
+        seen.add(path)
+        expected, size = ("", "") if record is None \
+            else record.get(path, ("", ""))
+        algorithm, _, text = expected.partition("=")
+        known = algorithm if algorithm in RECORD_HASHES else "sha256"
+        try:
+            digest = unpack_member(members, info, known)
+        except Exception as error:  # zipfile has a dozen types
+            yield "broken", f"{path!r} cannot be unpacked: {error}"
+            continue
+        if record is None or path in unrecorded:
+            continue
+        if path not in record:
+            yield "record", f"its RECORD lacks {path!r}"
+        elif algorithm != known:
+            yield "record", (f"its RECORD has no digest of {path!r} that is "
+                             f"one of {', '.join(RECORD_HASHES)}")
+        elif text.rstrip("=") != digest or size not in (
+                "", str(info.file_size)):
+            yield "record", f"{path!r} is not what its RECORD says"
+    for path in sorted((record or {}).keys() - seen - unrecorded):
+        yield "record", f"its RECORD lists {path!r}, which it does not have"
+
+
+def unpack_member(members: zipfile.ZipFile, info: zipfile.ZipInfo,
+                  algorithm: str) -> str:
+    """Return the digest of a member as RECORD writes it.
+
+    Raises:
+        Exception: it cannot be unpacked, or is not what its checksum says.
+    """
+    check_packing(info)
+    found = {algorithm: make_hash(algorithm)}
+    with members.open(info) as member:
+        for _ in hashed(member, found):  # type: ignore[arg-type]
+            pass
+    return base64.urlsafe_b64encode(
+        found[algorithm].digest()).decode().rstrip("=")
+
+
+# Requirements of sdists
+
+
+def read_sdist(file: BinaryIO, archive: Archive) -> Dict[str, bytes]:
+    """Return pyproject.toml and requires.txt of setuptools, if there are."""
+    file.seek(0)
+    if archive.filename.endswith(TAR_EXTENSIONS):
+        scanner = SdistScanner()
+        for block in decompressed(hashed(file, {}), archive.filename):
+            scanner.feed(block)
+        return scanner.found
+    found: Dict[str, bytes] = {}
+    with zipfile.ZipFile(file) as members:
+        for info in members.infolist():
+            name = sdist_member(info.filename.encode("utf-8", "replace"))
+            if name and name not in found:
+                check_packing(info)
+                with members.open(info) as member:
+                    found[name] = member.read(METADATA_LIMIT)
+    return found
+
+
+def sdist_member(path: bytes) -> str:
+    """Return what a member of an sdist is, "" for one of no interest."""
+    found = SDIST_MEMBER.fullmatch(path)
+    return (found.group(1) or found.group(2)).decode() if found else ""
+
+
+class SdistScanner(TarScanner):
+    """Collects the members of an sdist that tell what it requires."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Dict[str, bytes] = {}
+        self.wanted_name = ""
+
+    def is_wanted(self, name: bytes) -> bool:
+        self.wanted_name = sdist_member(name)
+        return bool(self.wanted_name) and self.wanted_name not in self.found
+
+    def take_wanted(self, data: bytes) -> None:
+        self.found[self.wanted_name] = data
+
+
+def parse_requires(data: bytes) -> List[str]:
+    """Return what requires.txt of setuptools says, as PEP 508 does.
+
+    >>> parse_requires(b"a>1\\n\\n[x:os_name=='nt']\\nb\\n")
+    ['a>1', "b ; (os_name=='nt') and extra == 'x'"]
+    """
+    found, marker = [], ""
+    for line in data.decode("utf-8", "replace").splitlines():
+        line = line.strip()
+        if line.startswith("[") and line.endswith("]"):
+            extra, _, condition = line[1:-1].partition(":")
+            marker = " and ".join(filter(None, (
+                f"({condition})" if condition else "",
+                f"extra == '{extra}'" if extra else "")))
+        elif line and not line.startswith("#"):
+            found.append(f"{line} ; {marker}" if marker else line)
+    return found
+
+
+def parse_build(data: Optional[bytes]) -> Sequence[str]:
+    """Return the build requirements in a pyproject.toml (PEP 518).
+
+    Args:
+        data: None when there is no such file.
+
+    Raises:
+        ValueError: they cannot be told.
+    """
+    if data is None:
+        return SETUPTOOLS
+    if len(data) > PYPROJECT_LIMIT:
+        raise ValueError("its pyproject.toml has more than "
+                         f"{PYPROJECT_LIMIT} bytes")
+    try:
+        system = parse_toml(data.decode("utf-8")).get("build-system")
+    except Exception as error:  # each library has a type of its own
+        raise ValueError(f"its pyproject.toml cannot be read: {error}")
+    if system is None:
+        return SETUPTOOLS
+    requires = system.get("requires") if isinstance(system, dict) else None
+    if not isinstance(requires, list) or not all(
+            isinstance(each, str) for each in requires):
+        raise ValueError("its pyproject.toml has a build-system without a "
+                         "list that it requires")
+    return requires
+
+
+def parse_toml(text: str) -> Dict[str, Any]:
+    for name in ("tomllib", "tomli", "pip._vendor.tomli",
+                 "pip._vendor.toml", "pip._vendor.pytoml"):
+        try:
+            library = importlib.import_module(name)
+        except ImportError:
+            continue
+        found: Dict[str, Any] = library.loads(text)
+        return found
+    raise ValueError("this Python has no library for TOML; that of 3.11 has, "
+                     "and any pip")
+
+
+# Processes
+
+
+def inspect_all(jobs: Sequence[Job]) -> Iterator[Tuple[Job, Reading]]:
+    """Yield what was found in each archive, in any order, on all cores."""
+    weight = len(jobs) + sum(job.identity.size for job in jobs) // 1024 ** 2
+    count = min(cores(), weight // WORTHWHILE + 1, len(jobs))
+    waiting = collections.deque(
+        list(jobs[at:at + BATCH]) for at in range(0, len(jobs), BATCH))
+    if count > 1:
+        yield from inspect_in_processes(waiting, count)
+    for batch in waiting:
+        for job in batch:
+            yield job, inspect_archive(job)
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # only on Linux
+        return os.cpu_count() or 1
+
+
+def inspect_in_processes(waiting: "collections.deque[List[Job]]", count: int
+                         ) -> Iterator[Tuple[Job, Reading]]:
+    """Let processes take batches; leave what they cannot.
+
+    A process that an archive takes down costs no more than that archive:
+    its batch is done once more, one by one.
+    """
+    import multiprocessing.connection  # late: nothing else needs it
+    team: Dict[Any, Tuple[Any, Optional[List[Job]]]] = {}
+    try:
+        for _ in range(count):
+            with contextlib.suppress(OSError):
+                process, pipe = start_inspector()
+                team[pipe] = process, None
+        while team:
+            ready: List[Any] = multiprocessing.connection.wait(list(team))
+            for pipe in ready:
+                process, batch = team.pop(pipe)
+                try:
+                    readings = pipe.recv()
+                except (EOFError, OSError):
+                    if batch is None:
+                        continue  # it cannot even start
+                    if len(batch) == 1:
+                        yield batch[0], Reading(withheld(
+                            "the process that read it came to an end"))
+                    else:
+                        waiting.extend([job] for job in batch)
+                    process, pipe = start_inspector()
+                    team[pipe] = process, None
+                    continue
+                yield from zip(batch or (), readings)
+                if not waiting:
+                    pipe.close()
+                    continue
+                team[pipe] = process, waiting.popleft()
+                with contextlib.suppress(OSError):  # that shows above
+                    pipe.send(team[pipe][1])
+    finally:
+        for process, _ in team.values():
+            process.terminate()
+
+
+def start_inspector() -> Tuple[Any, Any]:
+    """Start a process that inspects; return it, and the pipe to it."""
+    import multiprocessing  # late: nothing else needs it
+    # Not forked: it would hold the pipes of those before it.
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=inspect_for, args=(there,), daemon=True)
+    with uninterrupted():
+        process.start()
+    there.close()
+    return process, here
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let ^C wait; a process that is started meanwhile never sees it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def inspect_for(pipe: Any) -> None:
+    """Inspect the archives that come over a pipe, until it is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this ends it
+    with contextlib.suppress(EOFError, OSError):
+        pipe.send([])
+        while True:
+            pipe.send([inspect_archive(job) for job in pipe.recv()])
+
+
+# === 26  Target =============================================================
+
+# PEP 513, 571, 599: what these were called before PEP 600, by glibc 2.N.
+LEGACY_LINUX = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
+MAC_FORMATS = {"x86_64": ("x86_64", "intel", "fat64", "fat3", "universal2",
+                          "universal"),
+               "arm64": ("arm64", "universal2")}
+WINDOWS_MACHINES = {"win32": "x86", "win_amd64": "AMD64",
+                    "win_arm64": "ARM64"}
+
+
+class Target(NamedTuple):
+    """The Python that is to be installed for; CPython."""
+
+    python: str               # its whole version
+    platform: str             # tag of wheels
+    markers: Dict[str, str]   # PEP 508, "Environment Markers"
+    ranks: Dict[str, int]     # by tag of wheels; the best has 0
+
+
+def linux_tags(minor: int, machine: str) -> List[str]:
+    """Return the tags that glibc 2.MINOR takes, the best first (PEP 600)."""
+    oldest = 5 if machine in ("x86_64", "i686") else 17
+    found = []
+    for each in range(minor, oldest - 1, -1):
+        found.append(f"manylinux_2_{each}_{machine}")
+        if each in LEGACY_LINUX:
+            found.append(f"{LEGACY_LINUX[each]}_{machine}")
+    return found + [f"linux_{machine}"]
+
+
+def mac_tags(major: int, minor: int, machine: str) -> List[str]:
+    """Return the tags that a macOS takes, the best first."""
+    versions = [(each, 0) for each in range(major, 10, -1)]
+    tenth = [(10, each) for each in range(
+        16 if major > 10 else minor, 3, -1)]
+    formats = MAC_FORMATS[machine]
+    # Of the time before 11, Arm takes what was built for both.
+    older = ("universal2",) if machine == "arm64" else formats
+    return [f"macosx_{each}_{part}_{name}"
+            for each, part in versions for name in formats] + [
+        f"macosx_{each}_{part}_{name}"
+        for each, part in tenth for name in older]
+
+
+def platform_tags(platform: str) -> List[str]:
+    """Return the platform tags that a platform takes, the best first.
+
+    Raises:
+        UsageError: it is none that is known.
+
+    >>> platform_tags("manylinux2014_aarch64")[1:]
+    ['manylinux2014_aarch64', 'linux_aarch64']
+    """
+    found = re.fullmatch(
+        r"manylinux(1|2010|2014|_2_(\d{1,3}))_([a-z]\w+)", platform)
+    if found:
+        minor = int(found.group(2) or {
+            name: each for each, name in LEGACY_LINUX.items()}[
+                "manylinux" + found.group(1)])
+        return linux_tags(minor, found.group(3))
+    found = re.fullmatch(r"musllinux_1_(\d{1,3})_([a-z]\w+)", platform)
+    if found:
+        return [f"musllinux_1_{each}_{found.group(2)}" for each in range(
+            int(found.group(1)), -1, -1)] + [f"linux_{found.group(2)}"]
+    found = re.fullmatch(r"macosx_(1\d|2\d)_(\d{1,2})_(x86_64|arm64)",
+                         platform)
+    if found:
+        return mac_tags(int(found.group(1)), int(found.group(2)),
+                        found.group(3))
+    if platform in WINDOWS_MACHINES:
+        return [platform]
+    raise UsageError(
+        "--platform must be a platform tag of wheels, as "
+        "manylinux_2_28_x86_64, musllinux_1_2_x86_64, macosx_14_0_arm64 or "
+        f"win_amd64, not {platform!r}")
+
+
+def tag_ranks(minor: int, platforms: Sequence[str]) -> Dict[str, int]:
+    """Return the tags that CPython 3.MINOR takes, and their order (PEP 425).
+    """
+    this = f"cp3{minor}"
+    pairs = [(this, this + "m" * (minor < 8)), (this, "abi3"), (this, "none")]
+    pairs += [(f"cp3{each}", "abi3") for each in range(minor - 1, 1, -1)]
+    pure = [f"py3{minor}", "py3"] + [
+        f"py3{each}" for each in range(minor - 1, -1, -1)]
+    tags = [f"{python}-{abi}-{platform}"
+            for python, abi in pairs + [(python, "none") for python in pure]
+            for platform in platforms]
+    tags += [f"{python}-none-any" for python in [this] + pure]
+    return {tag: rank for rank, tag in enumerate(tags)}
+
+
+def make_target(python: str, platform: str) -> Target:
+    """Return a target.
+
+    Args:
+        python: "3.11" stands for the oldest of them, 3.11.0.
+
+    Raises:
+        UsageError: the platform is not known.
+    """
+    parts = python.split(".")
+    full = ".".join((parts + ["0"])[:3])
+    if platform.startswith("win"):
+        system = "nt", "win32", "Windows", WINDOWS_MACHINES.get(platform, "")
+    elif platform.startswith("macosx"):
+        system = ("posix", "darwin", "Darwin",
+                  "arm64" if platform.endswith("arm64") else "x86_64")
+    else:
+        machine = re.sub(r"^[a-z]+(\d+|(_\d+){2})_", "", platform)
+        system = "posix", "linux", "Linux", machine
+    markers = dict(zip(("os_name", "sys_platform", "platform_system",
+                        "platform_machine"), system))
+    markers.update(
+        python_version=".".join(parts[:2]), python_full_version=full,
+        implementation_name="cpython", implementation_version=full,
+        platform_python_implementation="CPython", platform_release="",
+        platform_version="")
+    return Target(full, platform, markers,
+                  tag_ranks(int(parts[1]), platform_tags(platform)))
+
+
+def this_platform() -> str:
+    """Return the platform tag of this machine.
+
+    Raises:
+        UsageError: nothing here tells it.
+    """
+    import sysconfig  # late: nothing else needs it
+    name = re.sub("[-.]", "_", sysconfig.get_platform())
+    if name.startswith("win"):
+        return name
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        library = os.confstr("CS_GNU_LIBC_VERSION") or ""
+        found = re.match(r"glibc 2\.(\d+)", library)
+        if found and name.startswith("linux_"):
+            return f"manylinux_2_{found.group(1)}_{name[len('linux_'):]}"
+    raise UsageError("name the platform, with --platform")
+
+
+def load_packaging() -> Any:
+    """Return packaging.requirements, as pip carries it or by itself.
+
+    Raises:
+        UsageError: there is neither.
+    """
+    for name in ("pip._vendor.packaging", "packaging"):
+        with contextlib.suppress(ImportError):
+            return importlib.import_module(name + ".requirements")
+    raise UsageError("--closure needs the library packaging, which pip "
+                     f"carries: {sys.executable} has neither; try `python3 "
+                     "-m ensurepip`, or install packaging")
+
+
+# === 27  Closure ============================================================
+
+# Releases that are tried for one, before it is given up as undecided.
+TRIES = 2000
+EXTRA = re.compile(r"(\bextra\s*==\s*['\"])([\w.-]+)")
+REQUIREMENT_LIMIT = 10000  # characters; with all its markers
+
+# A release, or one of its extras: (project, version, extra or "").
+Node = Tuple[str, str, str]
+# The nodes that together meet a requirement, for each release that does.
+Choices = List[Tuple[Node, ...]]
+
+
+class Need(NamedTuple):
+    """A requirement that counts on the target."""
+
+    text: str                # without its marker
+    project: str             # normalized; "" when it is none (PEP 508)
+    extras: Tuple[str, ...]  # normalized
+    specifier: Any           # a SpecifierSet of packaging
+    versions: str            # the same as text
+    url: str
+
+
+class Candidate(NamedTuple):
+    """The file that installers take for a release on the target."""
+
+    archive: Archive
+    reading: Reading
+    yanked: bool
+
+
+class Missing(NamedTuple):
+    requirement: str
+    problem: str
+    requirers: Tuple[str, ...]  # "NAME VERSION", or "NAME VERSION (build)"
+
+
+class Outcome(NamedTuple):
+    """What of the directories can be installed on a target."""
+
+    total: int                              # releases
+    missing: Tuple[Missing, ...]
+    conflicts: Tuple[Tuple[str, str], ...]  # ("NAME VERSION", problem)
+    blocked: Tuple[Tuple[str, str], ...]  # the same of all that cannot be
+    absent: Tuple[str, ...]   # projects without any file for the target
+
+
+def wheel_order(filename: str, ranks: Mapping[str, int]
+                ) -> Optional[Tuple[int, int, str]]:
+    """Return what wheels of a release are chosen by, the lowest first.
+
+    None when the target does not take it.
+    """
+    pythons, abis, platforms = wheel_tags(filename)
+    found = [ranks[tag] for tag in (
+        f"{python}-{abi}-{platform}" for python in pythons for abi in abis
+        for platform in platforms) if tag in ranks]
+    parts = filename.split("-")
+    build = re.match(r"\d+", parts[2]) if len(parts) > 5 else None
+    return (min(found), -int(build.group()[:18]) if build else 0,
+            filename) if found else None
+
+
+class Stock:
+    """The releases in the directories, as installers on a target see them."""
+
+    def __init__(self, target: Target, library: Any) -> None:
+        self.target = target
+        self.library = library
+        # By project and version: the best file with its order.
+        self.best: Dict[str, Dict[str, Tuple[Any, Candidate]]] = {}
+        # By project and version: why a file of it is of no use; "" if one is
+        self.excuses: Dict[str, Dict[str, str]] = {}
+        self.parsed: Dict[str, Tuple[Need, Any]] = {}
+        self.selected: Dict[Any, Tuple[str, ...]] = {}
+        self.needed: Dict[Node, List[Need]] = {}
+
+    def add(self, archive: Archive, reading: Reading, yanked: bool) -> None:
+        version = normalize_version(archive.version)
+        excuses = self.excuses.setdefault(archive.project, {})
+        order: Any = None
+        excuse = "it is withheld"
+        if not reading.facts.problem and parse_version(version):
+            excuse = "for other Pythons or platforms only"
+            if archive.filetype == "bdist_wheel":
+                order = wheel_order(archive.filename, self.target.ranks)
+            elif archive.filetype == "sdist":
+                order = math.inf, 0, archive.filename
+            if order and not self.takes(reading.facts.requires_python):
+                order = None
+                excuse = f"for Python {reading.facts.requires_python} only"
+        if order is None:
+            excuses.setdefault(version, excuse)
+            return
+        excuses[version] = ""
+        releases = self.best.setdefault(archive.project, {})
+        found = order, Candidate(archive, reading, yanked)
+        # An installer passes over a file that is yanked, not its release.
+        if version not in releases or (yanked, order) < (
+                releases[version][1].yanked, releases[version][0]):
+            releases[version] = found
+
+    def takes(self, requires_python: str) -> bool:
+        """Tell whether the Python suits; what is malformed does, as in pip.
+        """
+        if not requires_python:
+            return True
+        try:
+            need = self.library.Requirement("x" + requires_python)
+            return bool(need.specifier.contains(
+                self.target.python, prereleases=True))
+        except Exception:
+            return True
+
+    def parse(self, text: str) -> Tuple[Need, Any]:
+        """Return (need, its marker or None)."""
+        if text not in self.parsed:
+            try:
+                if len(text) > REQUIREMENT_LIMIT:
+                    raise ValueError("too long")
+                # Until packaging 22, markers compared spellings.
+                found = self.library.Requirement(EXTRA.sub(
+                    lambda match: match.group(1) + normalize(match.group(2)),
+                    text))
+                extras = sorted(map(normalize, found.extras))
+                versions, url = str(found.specifier), found.url or ""
+                self.parsed[text] = Need(
+                    found.name + (f"[{','.join(extras)}]" if extras else "")
+                    + (f" @ {url}" if url else versions),
+                    normalize(found.name), tuple(extras), found.specifier,
+                    versions, url), found.marker
+            except Exception:  # of packaging, and of what it parses with
+                self.parsed[text] = Need(
+                    text[:DETAIL_LIMIT], "", (), None, "", ""), None
+        return self.parsed[text]
+
+    def applies(self, marker: Any, extra: str) -> bool:
+        try:
+            return bool(marker.evaluate(dict(
+                self.target.markers, extra=extra)))
+        except Exception:  # it compares what cannot be compared
+            return True
+
+    def needs(self, node: Node) -> List[Need]:
+        """Return what a release requires, or one of its extras besides."""
+        if node not in self.needed:
+            project, version, extra = node
+            found = []
+            for text in self.best[project][version][1].reading.requires:
+                need, marker = self.parse(text)
+                applies = marker is None or self.applies(marker, "")
+                if extra:
+                    applies = not applies and self.applies(marker, extra)
+                if applies:
+                    found.append(need)
+            self.needed[node] = found
+        return self.needed[node]
+
+    def build_needs(self, project: str, version: str) -> List[Need]:
+        """Return what it takes to build a release; nothing for a wheel."""
+        reading = self.best[project][version][1].reading
+        return [need for need, marker in map(
+            self.parse, reading.build_requires)
+            if marker is None or self.applies(marker, "")]
+
+    def select(self, project: str, needs: Iterable[Need]) -> Tuple[str, ...]:
+        """Return the versions that meet all needs, the newest first."""
+        texts = frozenset(need.versions for need in needs)
+        key = project, texts
+        if key not in self.selected:
+            specifier = self.library.SpecifierSet(",".join(
+                filter(None, sorted(texts))))
+            releases = self.best.get(project, {})
+            offered = [version for version in releases
+                       if not releases[version][1].yanked]
+            found = list(specifier.filter(offered))
+            if not found and any(
+                    each.operator in ("==", "===")
+                    and not each.version.endswith(".*")
+                    for each in specifier):  # PEP 592
+                found = list(specifier.filter(releases))
+            self.selected[key] = tuple(sorted(
+                found, key=version_key, reverse=True))
+        return self.selected[key]
+
+    def choices(self, need: Need) -> Choices:
+        """Return what meets a need, the newest release first."""
+        if need.url or not need.project:
+            return []
+        return [tuple((need.project, version, extra)
+                      for extra in ("",) + need.extras)
+                for version in self.select(need.project, [need])]
+
+    def why_missing(self, need: Need) -> str:
+        """Say why there are no choices."""
+        if not need.project:
+            return "it is no requirement (PEP 508)"
+        if need.url:
+            return "it is at a URL, not in the directories"
+        excuses = self.excuses.get(need.project)
+        if not excuses:
+            return "no file of it is here"
+        versions = sorted(excuses, key=version_key, reverse=True)
+        for version in versions:
+            if parse_version(version) and need.specifier.contains(
+                    version, prereleases=True):
+                return (f"{version} is here, but "
+                        f"{excuses[version] or 'it is yanked'}")
+        more = f" and {len(versions) - 5} older" if len(versions) > 5 else ""
+        return f"there is only {', '.join(versions[:5])}{more}"
+
+
+# Which releases can be installed
+
+
+def label(node: Node) -> str:
+    project, version, extra = node
+    return f"{project}{f'[{extra}]' * bool(extra)} {version}"
+
+
+class Closure:
+    """Which releases can be installed out of a stock.
+
+    How it works: nodes are releases and the extras that others ask for.
+    One of whose requirements no living node meets is dead, and may take
+    others with it.  Sdists come to life once there is what builds them,
+    wheels first.  What lives may still contradict itself: that takes a
+    search, see Search.
+    """
+
+    def __init__(self, stock: Stock) -> None:
+        self.stock = stock
+        self.roots: List[Node] = [
+            (project, version, "") for project in sorted(stock.best)
+            for version in sorted(stock.best[project], key=version_key)
+            if not stock.best[project][version][1].yanked]
+        self.links: Dict[Node, List[Choices]] = {}
+        self.build_links: Dict[Node, List[Choices]] = {}
+        self.users: Dict[Node, Set[Node]] = {}
+        self.discover()
+        self.dead = self.settle()
+
+    def discover(self) -> None:
+        """Find all nodes that the roots lead to, and the links between."""
+        waiting = list(self.roots)
+        while waiting:
+            node = waiting.pop()
+            if node in self.links:
+                continue
+            links = [self.stock.choices(need)
+                     for need in self.stock.needs(node)]
+            builds = [] if node[2] else [
+                self.stock.choices(need)
+                for need in self.stock.build_needs(*node[:2])]
+            self.links[node] = links
+            if builds:
+                self.build_links[node] = builds
+            for choice in (choice for choices in links + builds
+                           for choice in choices):
+                for other in choice:
+                    self.users.setdefault(other, set()).add(node)
+                    waiting.append(other)
+
+    def spread(self, dead: AbstractSet[Node],
+               links: Mapping[Node, List[Choices]]) -> Set[Node]:
+        """Return the dead nodes, and all that cannot live without them."""
+        found = set(dead)
+        waiting = list(links)
+        for node in dead:
+            waiting.extend(self.users.get(node, ()))
+        while waiting:
+            node = waiting.pop()
+            if node not in found and not are_met(
+                    links.get(node, ()), found):
+                found.add(node)
+                waiting.extend(self.users.get(node, ()))
+        return found
+
+    def settle(self) -> Set[Node]:
+        """Return the nodes that cannot be installed, by themselves."""
+        unbuilt = set(self.build_links)
+        while True:
+            dead = self.spread(unbuilt, self.links)
+            built = {node for node in unbuilt
+                     if are_met(self.build_links[node], dead)}
+            if not built:
+                return dead
+            unbuilt -= built
+
+    def disputed(self) -> Set[Node]:
+        """Return the nodes that take a search.
+
+        The others can be installed with the newest release of everything.
+        """
+        newest = {}
+        for project in self.stock.best:
+            alive = [version for version in self.stock.select(project, ())
+                     if (project, version, "") not in self.dead]
+            newest[project] = alive[0] if alive else ""
+
+        def with_newest(links: List[Choices]) -> List[Choices]:
+            return [[choice for choice in choices
+                     if choice[0][1] == newest[choice[0][0]]]
+                    for choices in links]
+
+        found = self.spread(self.dead, {
+            node: with_newest(links) for node, links in self.links.items()})
+        found.update(node for node, links in self.build_links.items()
+                     if not are_met(with_newest(links), found))
+        # An older release may need itself, by way of others, as the newest.
+        circles = self.circles()
+        return found.union(
+            node for node in self.roots
+            if node[0] in circles and node[1] != newest[node[0]])
+
+    def circles(self) -> Set[str]:
+        """Return the projects that may need themselves, and few others."""
+        pairs = {(user[0], node[0]) for node, users in self.users.items()
+                 for user in users}
+        while True:
+            inner = {user for user, _ in pairs} & {used for _, used in pairs}
+            kept = {pair for pair in pairs if inner.issuperset(pair)}
+            if len(kept) == len(pairs):
+                return inner
+            pairs = kept
+
+    def missing(self) -> Iterator[Missing]:
+        """Yield the requirements that nothing meets."""
+        found: Dict[str, Tuple[Need, List[str]]] = {}
+        for node in sorted(self.links):
+            for need in self.stock.needs(node):
+                if not self.stock.choices(need):
+                    found.setdefault(need.text, (need, []))[1].append(
+                        label(node))
+            if node in self.build_links:
+                for need in self.stock.build_needs(*node[:2]):
+                    if not self.stock.choices(need):
+                        found.setdefault(need.text, (need, []))[1].append(
+                            label(node) + " (build)")
+        for text, (need, requirers) in sorted(found.items()):
+            yield Missing(text, self.stock.why_missing(need),
+                          tuple(requirers))
+
+    def blocked(self) -> Iterator[Tuple[Node, str]]:
+        """Yield what cannot be installed, and for want of what."""
+        for node in self.roots:
+            for need, choices in zip(
+                    self.stock.needs(node) + self.stock.build_needs(
+                        *node[:2]) if node in self.dead else (),
+                    self.links[node] + self.build_links.get(node, [])):
+                if not are_met([choices], self.dead):
+                    yield node, need.text
+                    break
+
+    def circular(self) -> Iterator[Tuple[str, str]]:
+        """Yield the sdists that wait for themselves to be built."""
+        explained = self.spread(set(), {
+            node: links + self.build_links.get(node, [])
+            for node, links in self.links.items()})
+        for node in sorted(self.dead - explained):
+            if node in self.build_links:
+                yield label(node), "to be built, it needs itself in the end"
+
+    def contradictions(self) -> Iterator[Tuple[Node, str]]:
+        """Yield what cannot be installed though there is all that it needs.
+        """
+        disputed = self.disputed()
+        for node in self.roots:
+            if node in self.dead or node not in disputed:
+                continue
+            project, version, _ = node
+            specifier = self.stock.library.SpecifierSet("===" + version)
+            problem = Search(self).run([Need(
+                f"{project}==={version}", project, (), specifier,
+                str(specifier), "")])
+            if not problem:
+                problem = Search(self).run(
+                    self.stock.build_needs(project, version))
+                problem = problem and "to be built: " + problem
+            if problem:
+                yield node, problem
+
+    def outcome(self) -> Outcome:
+        stock = self.stock
+        contradictions = [(label(node), problem)
+                          for node, problem in self.contradictions()]
+        blocked = [(label(node), f"for want of {text}")
+                   for node, text in self.blocked()]
+        return Outcome(
+            len(self.roots), tuple(self.missing()),
+            tuple(contradictions) + tuple(self.circular()),
+            tuple(blocked + contradictions),
+            tuple(sorted(stock.excuses.keys() - stock.best.keys())))
+
+
+def are_met(links: Iterable[Choices], dead: AbstractSet[Node]) -> bool:
+    """Tell whether each requirement has a choice that lives."""
+    return all(any(dead.isdisjoint(choice) for choice in choices)
+               for choices in links)
+
+
+class Plan(NamedTuple):
+    """What a search has come to."""
+
+    chosen: Dict[str, str]         # versions, by project
+    options: Dict[str, List[str]]  # of others that are needed
+    # By project: what is needed of it, and the projects that need it.
+    wanted: Dict[str, Tuple[Tuple[Need, str], ...]]
+
+
+class Step:
+    """A choice in a search, and the choices that it has left."""
+
+    def __init__(self, plan: Plan, project: str) -> None:
+        self.plan = plan  # before it
+        self.project = project
+        self.versions = iter(plan.options[project])
+        self.culprits = {by for _, by in plan.wanted[project]}
+
+
+class Search:
+    """Looks for releases that can be installed together.
+
+    How it works: the newest release is chosen for the project that leaves
+    the fewest, and so on.  Where two requirements contradict each other,
+    the last choice that has to do with it is made anew (conflict-directed
+    backjumping: Prosser, 1993).
+    """
+
+    def __init__(self, closure: Closure) -> None:
+        self.stock, self.dead = closure.stock, closure.dead
+        self.problem = ""  # the first, which is that of the newest releases
+
+    def run(self, needs: Sequence[Need]) -> str:
+        """Return why not all needs can be met at once; "" if they can."""
+        plan = Plan({}, {}, {})
+        if self.extend(plan, [(need, "") for need in needs]):
+            return self.problem
+        steps: List[Step] = []
+        for _ in range(TRIES):
+            if not plan.options:
+                return ""
+            options = plan.options
+            project = min(options, key=lambda name: len(options[name]))
+            steps.append(Step(plan, project))
+            found = self.advance(steps)
+            if found is None:
+                return self.problem
+            plan = found
+        return f"undecided after {TRIES} choices; {self.problem}"
+
+    def advance(self, steps: List[Step]) -> Optional[Plan]:
+        """Make the next choice that contradicts nothing, if there is one."""
+        while steps:
+            step = steps[-1]
+            version = next(step.versions, None)
+            if version is None:
+                steps.pop()
+                while steps and steps[-1].project not in step.culprits:
+                    steps.pop()
+                if steps:
+                    steps[-1].culprits |= step.culprits - {
+                        steps[-1].project}
+                continue
+            plan = Plan(dict(step.plan.chosen), dict(step.plan.options),
+                        dict(step.plan.wanted))
+            plan.chosen[step.project] = version
+            del plan.options[step.project]
+            extras = {""}.union(*(
+                need.extras for need, _ in plan.wanted[step.project]))
+            culprits = self.extend(plan, [
+                (need, step.project) for extra in sorted(extras)
+                for need in self.stock.needs((step.project, version, extra))])
+            if not culprits:
+                return plan
+            step.culprits |= culprits - {step.project}
+        return None
+
+    def versions(self, project: str, plan: Plan) -> List[str]:
+        """Return the versions that all who need a project can live with."""
+        needs = [need for need, _ in plan.wanted[project]]
+        extras = {""}.union(*(need.extras for need in needs))
+        return [version for version in self.stock.select(project, needs)
+                if not any((project, version, extra) in self.dead
+                           for extra in extras)]
+
+    def extend(self, plan: Plan, needs: List[Tuple[Need, str]]) -> Set[str]:
+        """Add needs to a plan; return the projects that contradict them."""
+        while needs:
+            need, by = needs.pop()
+            before = plan.wanted.get(need.project, ())
+            if (need, by) in before:
+                continue
+            plan.wanted[need.project] = before + ((need, by),)
+            version = plan.chosen.get(need.project)
+            versions = self.versions(need.project, plan)
+            if not versions or (version and version not in versions):
+                self.problem = self.problem or self.describe(
+                    need.project, plan)
+                return {by for _, by in plan.wanted[need.project]} | {
+                    need.project}
+            if not version:
+                plan.options[need.project] = versions
+            else:
+                needs.extend(
+                    (other, need.project) for extra in need.extras
+                    for other in self.stock.needs(
+                        (need.project, version, extra)))
+        return set()
+
+    def describe(self, project: str, plan: Plan) -> str:
+        return "its requirements contradict each other: " + ", ".join(
+            need.text + (f" of {by} {plan.chosen[by]}" if by else "")
+            for need, by in plan.wanted[project])
+
+
+# === 28  Check ==============================================================
+
+# What findings can be, in the order in which they are told.
+KINDS = {
+    "broken": "not whole, or not readable",
+    "changed": "other bytes than the cache has seen, with the same times",
+    "name": "the metadata names another project",
+    "version": "the metadata names another version",
+    "record": "members are not what the wheel says of them",
+    "requirement": "what it requires cannot be told",
+    "shadowed": "not served, since another file has the same name",
+    "unrecognized": "neither an archive nor a companion file",
+    "companion": "a companion file that has no effect",
+    "missing": "a requirement that nothing here meets",
+    "conflict": "a release that cannot be installed all the same",
+}
+
+
+class Finding(NamedTuple):
+    kind: str     # of KINDS
+    subject: str  # a path, a release or a requirement
+    problem: str  # one sentence
+
+
+class Report(NamedTuple):
+    """What `check` tells."""
+
+    directories: Tuple[str, ...]
+    archives: int
+    projects: int
+    findings: Tuple[Finding, ...]
+    target: Optional[Target]    # of the closure, if it was asked for
+    outcome: Optional[Outcome]
+
+
+def check_archive_files(tree: Tree, cache: FactCache,
+                        with_requirements: bool
+                        ) -> Tuple[Dict[Archive, Reading], List[Finding]]:
+    """Inspect all archives, and compare them with what the cache has seen.
+
+    What was never seen before goes into the cache, so that the next check
+    has something to compare with.
+    """
+    archives = all_archives(tree)
+    known = cache.get([archive.path for archive in archives])
+    jobs, findings = [], []
+    readings: Dict[Archive, Reading] = {}
+    for archive in archives:
+        identity = look(archive.path)
+        if identity is None:
+            findings.append(Finding("broken", archive.path,
+                                    "it cannot be looked at"))
+            continue
+        digests = known[archive.path][1].digests \
+            if archive.path in known else {}
+        jobs.append(Job(
+            archive, identity, tuple({"sha256"}.union(
+                hashlib.algorithms_available & digests.keys())),
+            with_requirements))
+    progress = Progress(len(jobs))
+    for job, reading in inspect_all(jobs):
+        progress.step()
+        archive, path = job.archive, job.archive.path
+        readings[archive] = reading
+        problems = list(reading.problems)
+        if reading.facts.problem:
+            problems.append(("broken", reading.facts.problem))
+        if path in known and known[path][0] == job.identity:
+            problems += bit_rot(known[path][1], reading.facts)
+        elif not reading.facts.problem and time.time() - max(
+                job.identity.mtime_ns, job.identity.ctime_ns) / 1e9 \
+                > settling_time(job.identity):
+            cache.put(path, job.identity, reading.facts)
+        findings += [Finding(kind, path, problem)
+                     for kind, problem in problems]
+    return readings, findings
+
+
+def bit_rot(before: Facts, now: Facts) -> Iterator[Tuple[str, str]]:
+    """Yield what changed in a file that has the same size and times."""
+    if before.problem:
+        if not now.problem:
+            yield "changed", (
+                "it is whole, but was not when the cache saw it, and is not "
+                f"served ({before.problem}); touch it to have it read again")
+    elif now.problem:
+        yield "changed", ("it was whole when the cache saw it, with the same "
+                          "size and times: the disk has changed it")
+    else:
+        for name in sorted(before.digests.keys() & now.digests.keys()):
+            if now.digests[name] != before.digests[name]:
+                yield "changed", (
+                    f"its {name} is {now.digests[name]}, but was "
+                    f"{before.digests[name]} when the cache saw it, with the "
+                    "same size and times: the disk has changed it")
+                return
+
+
+def check_names(tree: Tree) -> Iterator[Finding]:
+    """Yield what is wrong with names alone."""
+    served = tree.snapshot.archives
+    for shadowed in tree.shadowed.values():
+        for archive in shadowed:
+            yield Finding("shadowed", archive.path,
+                          f"{served[archive.filename].path} comes first")
+    for path, problem in tree.problems():
+        yield Finding("unrecognized", path, problem)
+    for (root, directory), listing in tree.listings.items():
+        for name in listing.names:
+            path = f"{root}/{directory}{name}"
+            if name.endswith(COMPANIONS):
+                of = name[:name.rindex(".")]
+                if of not in listing.names or not parse_filename(of):
+                    yield Finding("companion", path,
+                                  f"there is no archive {of!r} beside it")
+            elif not name.endswith(STATUS) and not parse_filename(name):
+                yield Finding("unrecognized", path, unrecognized(name))
+        for name in not_files(f"{root}/{directory}"):
+            yield Finding(
+                "unrecognized", f"{root}/{directory}{name}", "it is no file; "
+                "links are followed to files only")
+
+
+def unrecognized(name: str) -> str:
+    """Say why a name is not that of an archive."""
+    if name.endswith(UNFINISHED):
+        return "it has the name of a copy that is not finished"
+    if name.endswith(".whl"):
+        return ("the name of a wheel is NAME-VERSION-PYTHON-ABI-PLATFORM.whl "
+                "(PEP 427)")
+    return "it is neither an archive nor a companion file"
+
+
+def not_files(path: str) -> List[str]:
+    """Return the visible names that are neither files nor directories."""
+    try:
+        with os.scandir(path) as entries:
+            return [entry.name for entry in entries
+                    if not entry.name.startswith(".")
+                    and entry.name.isprintable() and not is_file(entry)
+                    and not entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []  # it was listed a moment ago
+
+
+def check_statuses(tree: Tree) -> Iterator[Finding]:
+    """Yield status files that do not do what they are there for."""
+    for project, entries in tree.snapshot.statuses.items():
+        for at, (_, path) in enumerate(entries):
+            word = read_text(path).partition(" ")[0]
+            problem = ""
+            if project not in tree.snapshot.projects:
+                problem = f"there is no archive of the project {project}"
+            elif at:
+                problem = f"{entries[0][1]} comes first"
+            elif word.lower() not in STATUSES:
+                problem = ("its first word must be one of "
+                           f"{', '.join(STATUSES)}, not {word!r}")
+            if problem:
+                yield Finding("companion", path, problem)
+
+
+def check_closure(tree: Tree, readings: Mapping[Archive, Reading],
+                  target: Target) -> Outcome:
+    """Tell what can be installed on a target.
+
+    Raises:
+        UsageError: packaging is missing.
+    """
+    stock = Stock(target, load_packaging())
+    snapshot = tree.snapshot
+    for archive in sorted(snapshot.archives.values()):
+        reading = readings.get(archive, Reading(withheld("it is gone")))
+        entries = snapshot.statuses.get(archive.project)
+        if entries and read_text(entries[0][1]).lower().split()[:1] == [
+                "quarantined"]:
+            reading = reading._replace(facts=withheld("in quarantine"))
+        stock.add(archive, reading,
+                  archive.path + YANKED in snapshot.companions)
+    return Closure(stock).outcome()
+
+
+def check_directories(config: Config) -> Report:
+    """Find all that is wrong or missing in package directories.
+
+    Raises:
+        UsageError: the settings cannot work.
+    """
+    target = None
+    if config.closure:
+        load_packaging()  # before the work that would be lost
+        target = make_target(
+            config.python or "{}.{}.{}".format(*sys.version_info),
+            config.platform or this_platform())
+    elif config.python or config.platform:
+        raise UsageError("--python and --platform are for --closure, which "
+                         "is not there")
+    tree = read_tree(config.roots)
+    cache = FactCache(cache_directory(config))
+    with contextlib.closing(cache):
+        readings, findings = check_archive_files(
+            tree, cache, config.closure)
+    findings += check_names(tree)
+    findings += check_statuses(tree)
+    outcome = check_closure(tree, readings, target) if target else None
+    if outcome:
+        findings += [
+            Finding("missing", missing.requirement, missing.problem)
+            for missing in outcome.missing]
+        findings += [Finding("conflict", name, problem)
+                     for name, problem in outcome.conflicts]
+    order = list(KINDS)
+    return Report(
+        tuple(tree.order), len(readings), len(tree.snapshot.projects),
+        tuple(sorted(findings, key=lambda finding: (
+            order.index(finding.kind), finding[1:]))), target, outcome)
+
+
+def counted(number: int, noun: str) -> str:
+    return f"{number or 'no'} {noun}{'s' * (number != 1)}"
+
+
+def report_text(report: Report) -> Iterator[str]:
+    """Yield the lines that people read."""
+    needed_by = {missing.requirement: missing.requirers for missing in (
+        report.outcome.missing if report.outcome else ())}
+    kind = ""
+    for finding in report.findings:
+        if finding.kind != kind:
+            kind = finding.kind
+            yield f"{kind}: {KINDS[kind]}"
+        yield printable(f"  {finding.subject}: {finding.problem}")
+        if kind == "missing":
+            names = needed_by[finding.subject]
+            more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+            yield printable(f"    for {', '.join(names[:10])}{more}")
+    yield (f"{counted(report.archives, 'archive')} of "
+           f"{counted(report.projects, 'project')}: "
+           f"{counted(len(report.findings), 'finding')}")
+    if report.outcome and report.target:
+        outcome, target = report.outcome, report.target
+        yield (f"Python {target.python} on {target.platform}: "
+               f"{outcome.total - len(outcome.blocked)} of "
+               f"{counted(outcome.total, 'release')} can be installed")
+        for name, problem in outcome.blocked:
+            yield printable(f"  not {name}: {problem}")
+        if outcome.absent:
+            yield f"  no file for it have {', '.join(outcome.absent)}"
+
+
+def report_json(report: Report) -> str:
+    """Return the report as JSON, for programs."""
+    found: Dict[str, Any] = {
+        "directories": report.directories, "archives": report.archives,
+        "projects": report.projects,
+        "findings": [finding._asdict() for finding in report.findings]}
+    if report.outcome and report.target:
+        found["closure"] = {
+            "python": report.target.python,
+            "platform": report.target.platform,
+            "releases": report.outcome.total,
+            "missing": [missing._asdict()
+                        for missing in report.outcome.missing],
+            "blocked": [{"release": name, "problem": problem}
+                        for name, problem in report.outcome.blocked],
+            "without_files": report.outcome.absent}
+    return json.dumps(found, indent=2)
+
+
+def check_all(config: Config) -> int:
+    """Print what is wrong or missing in package directories.
+
+    Returns:
+        the exit status: 1 when there is a finding.
+    """
+    report = check_directories(config)
+    if config.json:
+        print(report_json(report))
+    else:
+        for line in report_text(report):
+            print(line)
+    return 1 if report.findings else 0
+
+
+# === 29  Command line =======================================================
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -6979,7 +8732,9 @@ def make_parser() -> argparse.ArgumentParser:
     for name, summary in (
             ("run", "serve package directories as a Python package index"),
             ("update", "print pip commands that bring package directories "
-             "to the newest releases of another index")):
+             "to the newest releases of another index"),
+            ("check", "tell what is wrong or missing in package "
+             "directories")):
         command = commands.add_parser(
             name, help=summary,
             description=f"{summary[0].upper()}{summary[1:]}.")
@@ -6989,6 +8744,7 @@ def make_parser() -> argparse.ArgumentParser:
             "files with the same name, that in the first directory counts "
             f"(default: {Config().roots[0]})")
         add_options(command, name)
+    add_yank(commands)
     passwd = commands.add_parser(
         "passwd", help="add, change or remove a user of a password file",
         description="Add, change or remove a user of a password file.  The "
@@ -7000,6 +8756,27 @@ def make_parser() -> argparse.ArgumentParser:
     passwd.add_argument("-D", "--delete", action="store_true",
                         help="remove the user")
     return parser
+
+
+def add_yank(commands: Any) -> None:
+    """Add the commands that withdraw archives, and take that back."""
+    for name, summary in (
+            ("yank", "withdraw archives: installers pass over them, unless "
+             "exactly their version is asked for"),
+            ("unyank", "take yank back")):
+        command = commands.add_parser(
+            name, help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.")
+        command.add_argument("root", metavar="DIRECTORY",
+                             help="package directory")
+        command.add_argument(
+            "requirement", metavar="REQUIREMENT", help="a project, with or "
+            "without versions, as 'foo==1.2' or 'foo<2', or the name of an "
+            "archive")
+        if name == "yank":
+            command.add_argument(
+                "--reason", metavar="TEXT", help="one line that installers "
+                "show")
 
 
 def add_options(parser: argparse.ArgumentParser, command: str) -> None:
@@ -7048,14 +8825,16 @@ class LogWriter(logging.Handler):
         self.process = 0  # that has the thread: a fork has no threads
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self.process != os.getpid():
-            self.process = os.getpid()
-            self.thread = threading.Thread(target=self.run, daemon=True)
-            self.thread.start()
         try:
             self.waiting.put_nowait(record)
         except queue.Full:
             self.lost += 1
+        if self.process != os.getpid():
+            thread = threading.Thread(target=self.run, daemon=True)
+            # Where no more threads can be had, it waits for the next line.
+            with contextlib.suppress(RuntimeError):
+                thread.start()
+                self.thread, self.process = thread, os.getpid()
 
     def run(self) -> None:
         while True:
@@ -7070,10 +8849,13 @@ class LogWriter(logging.Handler):
 
     def flush(self) -> None:
         """Wait a little for what was logged; called at the end."""
-        if self.process == os.getpid():
-            with contextlib.suppress(queue.Full):
-                self.waiting.put(None, timeout=1)
+        with contextlib.suppress(queue.Full):
+            self.waiting.put(None, timeout=1)
+            if self.process == os.getpid():
                 self.thread.join(1)
+                self.process = 0
+            else:  # there was no thread to be had, or nothing to write
+                self.run()
 
 
 def reopen_log(handlers: Sequence[logging.Handler], number: int,
@@ -7140,6 +8922,11 @@ def update(found: Mapping[str, Any]) -> int:
     return update_all(make_config(found))
 
 
+def check(found: Mapping[str, Any]) -> int:
+    """Tell what is wrong or missing."""
+    return check_all(make_config(found))
+
+
 def passwd(found: Mapping[str, Any]) -> int:
     """Change a password file."""
     path = os.path.expanduser(found["password_file"])
@@ -7150,6 +8937,18 @@ def passwd(found: Mapping[str, Any]) -> int:
     except OSError as error:
         raise UsageError(f"the password file {path!r} cannot be written: "
                          f"{error.strerror}") from error
+    return 0
+
+
+def yank_command(found: Mapping[str, Any]) -> int:
+    """Withdraw archives."""
+    yank(found["root"], found["requirement"], found["reason"])
+    return 0
+
+
+def unyank_command(found: Mapping[str, Any]) -> int:
+    """Take the withdrawal of archives back."""
+    unyank(found["root"], found["requirement"])
     return 0
 
 
@@ -7174,7 +8973,8 @@ def ask_password(user: str) -> str:
 
 
 COMMANDS: Dict[str, Callable[[Mapping[str, Any]], int]] = {
-    "run": run, "update": update, "passwd": passwd}
+    "run": run, "update": update, "check": check, "passwd": passwd,
+    "yank": yank_command, "unyank": unyank_command}
 
 
 def with_command(arguments: Sequence[str]) -> Sequence[str]:

@@ -21,10 +21,10 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 # Modules that need clients, or whose result is the same on every Python.
 ONCE = ("test_clients", "test_mirror", "test_interpreters", "test_layout",
         "test_versions", "test_readme", "test_upload_clients", "test_update",
-        "test_update_pip", "test_command_line", "test_recipes",
-        "test_auther", "test_client_files", "test_predecessor", "test_trouble",
-        "test_servers", "test_image", "test_distribution", "test_scanners",
-        "test_limits")
+        "test_update_pip", "test_command_line", "test_recipes", "test_auther",
+        "test_client_files", "test_predecessor", "test_trouble",
+        "test_servers", "test_image", "test_distribution", "test_benchmark",
+        "test_closure_clients", "test_scanners", "test_limits")
 LIMIT = 20 * 60  # seconds for one job; a test that hangs must not hang CI
 
 
@@ -60,7 +60,7 @@ def install():
     """Install what is missing; say in one sentence each what cannot be."""
     with toolbox.locked():
         names = [name for name in toolbox.ENVIRONMENTS
-                 if name not in ("tools", toolbox.LINT)]
+                 if name not in ("tools", toolbox.LINT, toolbox.PEERS)]
         # The environment "tools" brings the pip that fills the mirror, and
         # tells whether there is a network at all.
         problem = install_one("tools", toolbox.install)

@@ -32,6 +32,8 @@ def metadata(name, version, requires=(), requires_python=None, body=""):
     if requires_python:
         lines.append("Requires-Python: " + requires_python)
     lines += ["Requires-Dist: " + requirement for requirement in requires]
+    lines += ["Provides-Extra: " + extra for extra in re.findall(
+        "extra == '([^']+)'", " ".join(requires))]
     return ("\n".join(lines) + "\n\n" + body).encode("utf-8")
 
 

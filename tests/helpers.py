@@ -179,19 +179,26 @@ def call_wsgi(app, method, target, headers=None, body=b"", script=""):
 
 
 @contextlib.contextmanager
-def listening(app):
-    """Serve over TCP from a thread; yield (host, port)."""
+def running(app):
+    """Serve over TCP from a thread; yield the server."""
     server = pypi_server.Server(app._replace(config=app.config._replace(
         host="127.0.0.1", port=0)))
     # Poll often: shutdown() waits for the poll, 0.5 s by default.
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield server.server_address[:2]
+        yield server
     finally:
         server.shutdown()
         thread.join()
         server.stop()
+
+
+@contextlib.contextmanager
+def listening(app):
+    """Serve over TCP from a thread; yield (host, port)."""
+    with running(app) as server:
+        yield server.server_address[:2]
 
 
 def call_socket(app, method, target, headers=None, body=b""):

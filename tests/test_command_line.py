@@ -324,7 +324,8 @@ def free_port():
 
 
 class TestHelp(CommandTestCase):
-    COMMANDS = ((), ("run",), ("update",), ("passwd",))
+    COMMANDS = ((), ("run",), ("update",), ("passwd",), ("check",),
+                ("yank",), ("unyank",))
 
     def test_version(self):
         wanted = "pypi-server %s\n" % pypi_server.__version__
@@ -351,7 +352,7 @@ class TestHelp(CommandTestCase):
         """The same facts, whatever this Python's argparse makes of them."""
         texts = {name: self.squeeze(self.run_it(
             *((name,) if name else ()) + ("-h",), COLUMNS="80")[1])
-            for name in ("", "run", "update")}
+            for name in ("", "run", "update", "check")}
         for option in pypi_server.OPTIONS:
             default = getattr(pypi_server.Config(), option.field)
             if isinstance(default, tuple):

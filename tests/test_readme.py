@@ -144,6 +144,7 @@ class TestGuide(unittest.TestCase):
             "The directory", "Accounts", "systemd", "In a container",
             "Behind a reverse proxy", "TLS", "Backup",
             "Hosts without internet", "Newer releases upstream",
+            "Withdrawing releases", "Checking a directory",
             "Coming from pypiserver", "Other servers"}, with_commands)
 
     def test_changes_come_last(self):
@@ -313,6 +314,24 @@ class TestCommands(ReadmeTestCase):
             printed = self.run_command(
                 command + " --index-url %ssimple/" % upstream.url)
         self.assertIn("demo==2.0", printed)
+
+    def test_yank(self):
+        yank, unyank = self.commands("Withdrawing releases")
+        path = self.put(self.root)
+        self.run_command(yank)
+        with open(path + ".yanked") as file:
+            self.assertEqual("loses data\n", file.read())
+        self.run_command(unyank)
+        self.assertEqual([os.path.basename(path)], os.listdir(self.root))
+
+    def test_check(self):
+        check, closure = self.commands("Checking a directory")
+        self.put(self.root)
+        self.assertEqual("1 archive of 1 project: no findings\n",
+                         self.run_command(check))
+        toolbox.require("tools")
+        self.assertIn("1 of 1 release can be installed",
+                      self.run_command(closure))
 
     def test_other_server(self):
         """The command that is shown serves, with what it asks for."""

@@ -852,13 +852,13 @@ class TestHead(unittest.TestCase):
                            ("X\r\nY", "a"), ("X", "a\0b")):
             response = pypi_server.Response(200, ((name, text),))
             with self.assertRaises(ValueError):
-                pypi_server.message(REQUEST, None, response, None, True)
+                pypi_server.message(REQUEST, None, response, True)
 
     def test_reason_cannot_break_the_line(self):
         for reason in "a\r\nX: y", "a\nb":
             response = pypi_server.Response(200, (), b"", reason)
             with self.assertRaises(ValueError):
-                pypi_server.message(REQUEST, None, response, None, True)
+                pypi_server.message(REQUEST, None, response, True)
 
     def test_logging_is_quiet_by_default(self):
         self.assertIsInstance(pypi_server.LOG, logging.Logger)

@@ -64,8 +64,10 @@ ENVIRONMENTS = {
     "images": RECENT,
     "scanners": RECENT,
     "lint": RECENT,
+    "peers": RECENT,
 }
 LINT = "lint"  # not a client: .ci/run installs it with this file's main
+PEERS = "peers"  # nor these: the benchmark installs them
 
 
 class InstallError(Exception):
