@@ -6071,7 +6071,7 @@ class Server(ThreadingHTTPServer):
         now = time.monotonic()
         if now >= self.complain_at:
             self.complain_at = now + COMPLAIN_INTERVAL
-            LOG.error("clients are made to wait: %s", problem)
+            LOG.error("who connects waits or is refused: %s", problem)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
@@ -6095,7 +6095,7 @@ class Server(ThreadingHTTPServer):
         except (RuntimeError, MemoryError) as error:
             self.complain(str(error) or "no memory")
             with self.changed:
-                self.make_room()  # for who tries it next
+                self.make_room(1.0)  # for who tries it next
             self.refuse(request)
 
     def refuse(self, request: socket.socket) -> None:
@@ -6110,12 +6110,17 @@ class Server(ThreadingHTTPServer):
         with self.changed:
             self.count -= 1
 
-    def make_room(self) -> bool:
-        """End the connection that waits longest; False when none waits."""
+    def make_room(self, least: float = 0.0) -> bool:
+        """End the connection that waits longest; False when none waits.
+
+        Args:
+            least: seconds that it has waited.
+        """
+        latest = time.monotonic() - least
         # Each is asked once, since it may get a request meanwhile.
         waiting = [(connection.waits_since, id(connection), connection)
                    for connection in self.connections]
-        waiting = [entry for entry in waiting if entry[0]]
+        waiting = [entry for entry in waiting if 0 < entry[0] <= latest]
         if not waiting:
             return False
         oldest = min(waiting)[2]

@@ -108,7 +108,7 @@ class TestScarcity(LimitTestCase):
             server, SDIST, small_sdist()).status)
         server.stop()
         self.assertNotIn("Traceback", server.output)
-        self.assertLessEqual(server.output.count("made to wait"), 2)
+        self.assertLessEqual(server.output.count("is refused"), 2)
 
     def test_no_more_descriptors(self):
         self.check(option="--nofile=60:60")
