@@ -132,6 +132,10 @@ ZIPPED = (".whl", ".egg", ".zip", ".exe")
 BLOCK = 256 * 1024               # bytes read from a file at once
 XZ_MEMORY = 128 * 1024 ** 2      # bytes; `xz -9` needs 64 MiB
 METADATA_LIMIT = 10 * 1024 ** 2  # bytes; the largest on PyPI are below 2 MiB
+# What a tar may unpack to: so much in any case, and so many times its size.
+# bz2 can reach 20,000 times, which a reader would need hours for.
+BOMB_SIZE = 1024 ** 3            # bytes
+BOMB_RATIO = 100                 # Warehouse allows a zip 50
 COMPANION_LIMIT = 64 * 1024      # bytes of a reason that anybody would read
 VERSION_LIMIT = 200              # characters; int() refuses 4300 digits
 ACCEPT_LIMIT = 2048              # characters; browsers send about 150
@@ -1462,26 +1466,39 @@ def decompressed(blocks: Iterable[bytes], filename: str) -> Iterator[bytes]:
     """Decompress a stream to its end, in pieces of bounded size.
 
     Raises:
-        ValueError: it ends early, or something else follows its end.
+        ValueError: it ends early, something else follows its end, or it is
+            made to keep us busy.
     """
     make = decompressor(filename)
     stream = make()
+    left = BOMB_SIZE
     for block in blocks:
+        left += BOMB_RATIO * len(block)
         while block:
             if stream.eof:  # another stream may follow, and padding
                 block = block.lstrip(b"\0")
                 if not block:
                     break
                 stream = make()
-            yield decompress(stream, block)
-            # bz2 and lzma keep what they have not decompressed yet,
-            while not (stream.eof or getattr(stream, "needs_input", True)):
-                yield decompress(stream, b"")
-            # zlib hands it back.
+            for piece in pieces(stream, block):
+                left -= len(piece)
+                if left < 0:
+                    raise ValueError("it unpacks to more than "
+                                     f"{BOMB_RATIO} times its size")
+                yield piece
             block = (stream.unused_data if stream.eof
                      else getattr(stream, "unconsumed_tail", b""))
     if not stream.eof:
         raise ValueError("it is cut off in the middle")
+
+
+def pieces(stream: Any, block: bytes) -> Iterator[bytes]:
+    """Yield what a block decompresses to; zlib hands the rest back, bz2 and
+    lzma keep it.
+    """
+    yield decompress(stream, block)
+    while not (stream.eof or getattr(stream, "needs_input", True)):
+        yield decompress(stream, b"")
 
 
 def decompress(stream: Any, block: bytes) -> bytes:
@@ -3330,6 +3347,8 @@ class Config(NamedTuple):
     max_upload_size: int = 0  # bytes; 0 for no limit
     max_connections: int = 2000  # of one worker
     workers: int = 1  # processes; 0 for one per core
+    tls_cert: str = ""
+    tls_key: str = ""  # "" when the file of the certificate holds it too
     welcome_file: str = ""
     # Of the Python API only: a template instead of a file, and what verifies
     # (user, password) instead of a password file.
@@ -3631,6 +3650,11 @@ OPTIONS = (
     Option("max_connections", ("--max-connections",), "N",
            "connections that one worker keeps open; beyond them, those that "
            "wait longest for a request are closed", parse_connections),
+    Option("tls_cert", ("--tls-cert",), "FILE",
+           "serve HTTPS with the certificate in FILE (PEM), with those that "
+           "vouch for it; it is loaded again when it changes"),
+    Option("tls_key", ("--tls-key",), "FILE",
+           "the private key, if it is not in the file of the certificate"),
     Option("read_only", ("--read-only",), "",
            "refuse all uploads and removals",
            brief="refuse all uploads and removals"),
@@ -3780,11 +3804,30 @@ def give_back_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def read_text(path: str) -> str:
-    """Read a companion file; on one line, since headers may carry it."""
+def leads_to_hidden(link: str) -> bool:
+    """Tell whether a link leads to a dot file, or into a dot directory that
+    it does not lie in.
+    """
+    here = os.path.realpath(os.path.dirname(link)).split(os.sep)
+    there = os.path.realpath(link).split(os.sep)
+    apart = itertools.dropwhile(
+        lambda pair: pair[0] == pair[1],
+        itertools.zip_longest(there, here, fillvalue=""))
+    return any(part.startswith(".") for part, _ in apart)
+
+
+def read_text(path: str, identity: Optional[Identity] = None) -> str:
+    """Read a companion file; on one line, since headers may carry it.
+
+    Args:
+        identity: that it must have; None for any file.
+    """
+    identity = identity or look(path)
+    if identity is None:
+        return ""
     try:
-        with open(path, "rb") as file:
-            data = file.read(COMPANION_LIMIT)
+        with open_whole(path, identity) as file:
+            data = read_fully(file, COMPANION_LIMIT)
     except OSError:
         return ""
     return " ".join(data.decode("utf-8", "replace").split())
@@ -4159,7 +4202,9 @@ class FactCache:
         for path, identity, problem, digests, *rest in self.execute(
                 query, paths) or ():
             if path not in self.waiting:
-                with contextlib.suppress(ValueError, TypeError):  # corrupt
+                # It may be corrupt, in any way.
+                with contextlib.suppress(
+                        ValueError, TypeError, RecursionError):
                     found[path] = parse_identity(identity), Facts(
                         str(problem), parse_digests(digests), *map(str, rest))
         return found
@@ -4169,21 +4214,42 @@ class FactCache:
         with self.lock:
             self.waiting[path] = identity, facts
 
+    def forget(self, root: str, there: AbstractSet[str]) -> None:
+        """Remove the facts of files below a root that are gone."""
+        with self.lock:
+            self.open()
+            # "0" comes next after "/".
+            rows = self.execute(
+                "SELECT path FROM facts WHERE path > ? AND path < ?",
+                (root + "/", root + "0"))
+            # Another server may serve what is hidden from this one.
+            gone = [path for path, in rows or ()
+                    if path not in there and not os.path.lexists(path)]
+            self.write("DELETE FROM facts WHERE path = ?",
+                       [(path,) for path in gone])
+
+    def write(self, statement: str, rows: Sequence[Tuple[str, ...]]) -> bool:
+        """Execute for each row, all or nothing; False for nothing."""
+        if not rows:
+            return False
+        if all(self.execute(statement, row) is not None for row in rows) \
+                and self.execute("COMMIT") is not None:
+            return True
+        if self.database is not None:
+            self.database.rollback()
+        return False
+
     def flush(self) -> None:
         """Write what waits; it goes on waiting while others write."""
         with self.lock:
-            if self.database is None or not self.waiting:
+            if self.database is None:
                 return
             rows = [(path, json.dumps(identity), facts.problem,
                      json.dumps(facts.digests)) + facts[2:]
                     for path, (identity, facts) in self.waiting.items()]
-            if all(self.execute(
-                    "REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-                    is not None for row in rows) \
-                    and self.execute("COMMIT") is not None:
+            if self.write("REPLACE INTO facts VALUES (?, ?, ?, ?, ?, ?, ?)",
+                          rows):
                 self.waiting.clear()
-            elif self.database is not None:
-                self.database.rollback()
 
     def execute(self, statement: str, values: Iterable[str] = ()
                 ) -> Optional[List[Any]]:
@@ -4360,7 +4426,8 @@ class Tree:
         self.listings: Dict[Tuple[str, str], Listing] = {}
         self.shadowed: Dict[str, List[Archive]] = {}
         self.snapshot = Snapshot({}, {}, frozenset(), {}, "")
-        self.reported: Dict[str, str] = {}  # problems, by path
+        # By directory: {name: what is wrong with it}.
+        self.reported: Dict[str, Dict[str, str]] = {}
         self.seen: Set[str] = set()  # all projects that ever had a file
 
     def refresh(self) -> None:
@@ -4388,6 +4455,8 @@ class Tree:
             now = listings[key].names if key in listings else nothing
             if before is not now:
                 changes.append((key, before - now, now - before))
+        for root, directory in self.listings.keys() - listings.keys():
+            self.reported.pop(f"{root}/{directory}", None)
         self.listings = listings
         if changes or self.snapshot.unreadable:
             self.change(changes)
@@ -4427,7 +4496,7 @@ class Tree:
                 except (FileNotFoundError, NotADirectoryError):
                     continue
                 except OSError as error:
-                    self.report(f"{root}/{below}", str(error.strerror))
+                    self.report(f"{root}/{below}", {"": str(error.strerror)})
                     if (root, below) not in self.listings:
                         continue
                     # What was in it is still local, see promise 6.
@@ -4470,24 +4539,40 @@ class Tree:
         Links to files are followed, links to directories are not.
         """
         names, folders = [], []
+        problems = {}
         with os.scandir(path) as entries:
             for entry in entries:
                 name = entry.name
                 if name.startswith("."):
                     continue
                 if not name.isprintable():  # nor valid UTF-8, perhaps
-                    self.report(path + ascii(name), "its name has characters "
-                                "that cannot be shown")
+                    problems[ascii(name)] = "its name has characters that " \
+                        "cannot be shown"
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(name)
                 elif is_file(entry):
                     names.append(name)
+                    if entry.is_symlink() and leads_to_hidden(entry.path):
+                        problems[names.pop()] = "it is a link to something " \
+                            "hidden"
+        self.report(path, problems)
         return frozenset(names), tuple(folders)
 
-    def report(self, path: str, problem: str) -> None:
-        if path not in self.reported:
-            self.reported[path] = problem
-            LOG.warning("%s is not served: %s", path, problem)
+    def report(self, directory: str, problems: Mapping[str, str]) -> None:
+        """Log what is wrong in a directory now and was not before."""
+        before = self.reported.pop(directory, {})
+        for name, problem in problems.items():
+            if name not in before:
+                LOG.warning("%s%s is not served: %s", directory, name,
+                            problem)
+        if problems:
+            self.reported[directory] = dict(problems)
+
+    def problems(self) -> List[Tuple[str, str]]:
+        """Return what is not served, and why: (path, problem)."""
+        return [(directory + name, problem)
+                for directory, problems in self.reported.items()
+                for name, problem in problems.items()]
 
 
 # === 16  Directories ========================================================
@@ -4495,6 +4580,12 @@ class Tree:
 UNSETTLED = "it is still being written"  # why a file is withheld
 CHECK_INTERVAL = 0.3  # seconds that an answer may be older than the disk
 SLOW_INTERVAL = 0.7   # the same where it takes long to look
+# seconds until a file that could not be read is tried again, twice as many
+# each time
+RETRY_FIRST = 1.0
+RETRY_LATEST = 60.0
+# seconds between two looks for what is known of files that are gone
+FORGET_INTERVAL = 3600.0
 # seconds between two looks of the thread that reads ahead of requests
 WARM_INTERVAL = 1.0
 # Files whose answers are kept in memory; each costs about 1 KiB with its
@@ -4551,6 +4642,9 @@ class Reader:
         self.cache = cache
         # Files that have not settled: identity, and when it was first seen.
         self.changing: Dict[str, Tuple[Identity, float]] = {}
+        # Those that could not be read: identity, until when they are left
+        # alone (monotonic), for how many seconds.
+        self.failed: Dict[str, Tuple[Identity, float, float]] = {}
         self.problems: Dict[str, str] = {}  # logged already, by path
 
     def settles_in(self, path: str, identity: Identity,
@@ -4603,12 +4697,21 @@ class Reader:
                 return facts, True
         if self.settles_in(path, identity, known) > 0:
             return withheld(UNSETTLED), False
+        failed = self.failed.get(path)
+        if failed and failed[0] == identity and time.monotonic() < failed[1]:
+            return withheld(self.problems.get(path, "it cannot be read")), \
+                False
         try:
             facts = self.read(archive, identity, algorithms)
         except OSError as error:
             problem = f"it cannot be read: {error.strerror or error}"
+            # A disk that fails takes long to say so.
+            pause = min(2 * failed[2], RETRY_LATEST) \
+                if failed and failed[0] == identity else RETRY_FIRST
+            self.failed[path] = identity, time.monotonic() + pause, pause
             self.note(path, problem)
             return withheld(problem), False
+        self.failed.pop(path, None)
         self.note(path, facts.problem)
         self.cache.put(path, identity, facts)
         return facts, True
@@ -4635,6 +4738,20 @@ class Reader:
             del self.problems[path]
             LOG.warning("%s is whole now, and served", path)
 
+    def forget(self, snapshot: Snapshot) -> None:
+        """Forget what was noted about files that are gone."""
+        there = snapshot.companions.union(
+            path for paths in snapshot.statuses.values()
+            for _, path in paths)
+        noted: Tuple[Dict[str, Any], ...] = (
+            self.changing, self.failed, self.problems)
+        for found in noted:
+            for path in list(found):
+                archive = snapshot.archives.get(path.rpartition("/")[2])
+                if path not in there and (
+                        archive is None or archive.path != path):
+                    found.pop(path, None)
+
     def metadata(self, file: File) -> bytes:
         """Return the core metadata of an archive, b"" when it has none.
 
@@ -4659,7 +4776,9 @@ class Directories:
     """
 
     def __init__(self, roots: Sequence[str], cache: FactCache,
-                 algorithms: Iterable[str]) -> None:
+                 algorithms: Iterable[str], secrets: Iterable[str] = ()
+                 ) -> None:
+        self.secrets = tuple(secrets)  # paths that no link may lead to
         self.roots = roots
         self.tree = Tree(roots)
         self.reader = Reader(cache)
@@ -4826,7 +4945,8 @@ class Directories:
             else:
                 files.append(File(
                     archive, identity, facts,
-                    read_text(archive.path + YANKED) if yanked else None,
+                    read_text(archive.path + YANKED, yanked)
+                    if yanked else None,
                     signed, provenance))
         files.sort(key=lambda file: (version_key(file.archive.version),
                                      file.archive.filename))
@@ -4848,12 +4968,28 @@ class Directories:
         companions = snapshot.companions
         return tuple(
             (archive, look(archive.path),
-             look(archive.path + YANKED)
+             self.companion(archive.path + YANKED)
              if archive.path + YANKED in companions else None,
              archive.path + SIGNATURE in companions,
              archive.path + PROVENANCE in companions)
             for archive in snapshot.projects[name]
-        ) + tuple(look(path) for _, path in snapshot.statuses.get(name, ()))
+        ) + tuple(self.companion(path)
+                  for _, path in snapshot.statuses.get(name, ()))
+
+    def companion(self, path: str) -> Optional[Identity]:
+        """Return the identity of a companion file, None when there is none.
+
+        What it links to may have changed since its name was found.
+        """
+        identity = look(path)
+        if identity is None:
+            return None
+        if identity in map(look, self.secrets):
+            self.reader.note(path, "it holds passwords or a private key")
+            return None
+        if os.path.islink(path) and leads_to_hidden(path):
+            return None  # the tree has told
+        return identity
 
     def status(self, name: str, snapshot: Snapshot) -> Tuple[str, str]:
         """Return (status, reason) of a project, out of its status file."""
@@ -4861,7 +4997,10 @@ class Directories:
         if not entries:
             return "", ""
         path = entries[0][1]
-        word, _, reason = read_text(path).partition(" ")
+        identity = self.companion(path)
+        if identity is None:
+            return "", ""
+        word, _, reason = read_text(path, identity).partition(" ")
         if word.lower() not in STATUSES:
             self.reader.note(path, "its first word must be one of "
                              f"{', '.join(STATUSES)}, not {word!r}")
@@ -4898,6 +5037,17 @@ class Directories:
                 f"{archive.filename} is not served: {facts.problem}",
                 () if final else (("Retry-After", "1"),))
         return File(archive, identity, facts, None, False, False)
+
+    def forget(self) -> None:
+        """Take out of the cache what is gone from the disk."""
+        snapshot = self.tree.snapshot
+        if snapshot.unreadable:
+            return
+        there = {archive.path for archive in snapshot.archives.values()}
+        for root in self.tree.order:
+            # An empty one may be a disk that is not mounted.
+            if any(path.startswith(root + "/") for path in there):
+                self.reader.cache.forget(root, there)
 
     # For lists
 
@@ -4945,7 +5095,10 @@ class Directories:
 
 
 class Warmer:
-    """A thread that reads what was never asked for, ahead of requests."""
+    """A thread that reads what was never asked for, ahead of requests.
+
+    It also writes down what was read, and forgets what is gone.
+    """
 
     def __init__(self, directories: Directories) -> None:
         self.directories = directories
@@ -4955,7 +5108,8 @@ class Warmer:
         # seconds that have passed, the projects read, and all projects.
         self.watch: Optional[Callable[[float, int, int], None]] = None
         # Whether to read what nobody has read; one of several workers does.
-        self.reads = True
+        # Whether to look at what others have read: once lists are asked for.
+        self.reads, self.follows = True, False
         self.thread: Optional[threading.Thread] = None
 
     def start(self) -> None:
@@ -4976,9 +5130,15 @@ class Warmer:
 
     def run(self) -> None:
         done: Dict[str, Tuple[Archive, ...]] = {}
+        forget_at = time.monotonic()
         while not self.stopping.wait(WARM_INTERVAL):
             try:
-                self.run_once(done)
+                if self.reads or self.follows:
+                    self.run_once(done)
+                self.directories.reader.forget(self.directories.fresh())
+                if self.reads and time.monotonic() >= forget_at:
+                    self.directories.forget()
+                    forget_at = time.monotonic() + FORGET_INTERVAL
             except Exception:
                 LOG.exception("reading ahead failed")
             self.directories.reader.cache.flush()
@@ -5077,7 +5237,7 @@ class Lists:
         behind = [name for name, archives in snapshot.projects.items()
                   if not directories.is_noted(name, archives)]
         if len(behind) > CATCH_UP:
-            self.warmer.start()  # in this worker, too
+            self.warmer.follows = True
             return
         for name in behind:
             if directories.is_read(snapshot.projects[name]):
@@ -5134,6 +5294,8 @@ def why_ignored(folder: str, name: str, archives: Mapping[str, Archive]
 KEEP_PAIRS = 10000
 # Seconds that a login waits for its turn while others are being verified.
 LOGIN_PATIENCE = 10
+# Logins of one address that wait; uv sends 50 requests at once.
+LOGIN_LIMIT = 100
 
 
 @functools.lru_cache(maxsize=None)
@@ -5181,6 +5343,55 @@ def verify_with_passlib(password: bytes, digest: str) -> Optional[bool]:
         return None
 
 
+class Turns:
+    """Lets a few threads work at once, the addresses in turn.
+
+    However many logins one address sends, another waits for one of them.
+    """
+
+    def __init__(self, places: int) -> None:
+        self.free = places
+        self.changed = threading.Condition()
+        # By address, the one whose turn is next first: those that wait.
+        self.waiting: Dict[str, List[object]] = {}
+
+    @contextlib.contextmanager
+    def take(self, client: str) -> Iterator[None]:
+        """Work when it is the turn of this address.
+
+        Raises:
+            HTTPError: 429 or 503 when too many are waiting.
+        """
+        ticket = object()
+        with self.changed:
+            queue = self.waiting.setdefault(client, [])
+            if len(queue) >= LOGIN_LIMIT:
+                raise HTTPError(429, "too many logins from one address",
+                                (("Retry-After", "5"),))
+            queue.append(ticket)
+            is_next = self.changed.wait_for(
+                lambda: self.is_next(ticket), LOGIN_PATIENCE)
+            queue.remove(ticket)
+            del self.waiting[client]
+            if queue:  # behind all other addresses
+                self.waiting[client] = queue
+            if not is_next:
+                raise HTTPError(503, "too many logins at once",
+                                (("Retry-After", "5"),))
+            self.free -= 1
+            self.changed.notify_all()
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.free += 1
+                self.changed.notify_all()
+
+    def is_next(self, ticket: object) -> bool:
+        first = next(iter(self.waiting.values()))
+        return self.free > 0 and first[0] is ticket
+
+
 class Accounts:
     """The users of a password file, which is read again when it changes."""
 
@@ -5196,8 +5407,7 @@ class Accounts:
         self.key = os.urandom(32)
         self.pairs: Recent[bool] = Recent(KEEP_PAIRS)
         # Slow hashes are slow on purpose: one core must stay for others.
-        self.turns = threading.BoundedSemaphore(
-            max((os.cpu_count() or 1) - 1, 1))
+        self.turns = Turns(max((os.cpu_count() or 1) - 1, 1))
 
     def refresh(self) -> None:
         """Read the file if it changed.
@@ -5255,11 +5465,14 @@ class Accounts:
                 LOG.warning("%s", problem)
         self.problems = problems
 
-    def check(self, user: str, password: str) -> bool:
+    def check(self, user: str, password: str, client: str = "") -> bool:
         """Tell whether this is a user with that password.
 
+        Args:
+            client: the address of who says so.
+
         Raises:
-            HTTPError: 503 while too many others are being verified.
+            HTTPError: 429 or 503 while too many others are being verified.
         """
         self.refresh()
         digest = self.users.get(user)
@@ -5274,15 +5487,12 @@ class Accounts:
             return known
         # For unknown users the same work is done: time tells nothing.
         against = digest or next(iter(self.users.values()), "")
-        if not self.turns.acquire(timeout=LOGIN_PATIENCE):
-            raise HTTPError(503, "too many logins at once",
-                            (("Retry-After", "5"),))
-        try:
-            found = self.verify(data, against) and digest is not None
-        finally:
-            self.turns.release()
-        self.pairs.put(pair, found, 1)
-        return found
+        with self.turns.take(client):
+            known = self.pairs.get(pair)  # clients send many at once
+            if known is None:
+                known = self.verify(data, against) and digest is not None
+                self.pairs.put(pair, known, 1)
+        return known
 
     def verify(self, password: bytes, digest: str) -> bool:
         """Verify a password in UTF-8, or a file made where that was not."""
@@ -5367,6 +5577,38 @@ FOR_PEOPLE = (
 NO_SNIFFING = ("X-Content-Type-Options", "nosniff")
 
 
+class Throttle:
+    """Keeps a flood of refusals from becoming a flood of log lines."""
+
+    LIMIT = 10     # lines of one address in a period
+    PERIOD = 60    # seconds
+    CLIENTS = 1000  # addresses that are told apart
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.ends = 0.0  # monotonic
+        self.lines: Dict[str, int] = {}  # of this period, by address
+        self.left_out = 0
+
+    def allows(self, client: str) -> bool:
+        """Tell whether one more line about an address may be logged."""
+        with self.lock:
+            now = time.monotonic()
+            if now >= self.ends:
+                if self.left_out:
+                    AUDIT.info("%d more lines about refused requests were "
+                               "left out", self.left_out)
+                self.ends = now + self.PERIOD
+                self.lines, self.left_out = {}, 0
+            if client not in self.lines and len(self.lines) >= self.CLIENTS:
+                client = ""
+            self.lines[client] = self.lines.get(client, 0) + 1
+            if self.lines[client] <= self.LIMIT:
+                return True
+            self.left_out += 1
+            return False
+
+
 class App(NamedTuple):
     """What a handler may use.  One value per server; no globals."""
 
@@ -5374,9 +5616,11 @@ class App(NamedTuple):
     directories: Directories
     warmer: Warmer
     lists: Lists
-    check: Optional[Callable[[str, str], bool]]  # (user, password)
+    # (user, password, address of the client); None: there are no accounts
+    check: Optional[Callable[[str, str, str], bool]]
     welcome: str                      # template of the home page, or ""
     pages: Recent[Tuple[Any, Page]]   # with what they were rendered from
+    throttle: "Throttle"              # of what is logged of refusals
 
 
 def make_app(config: Config) -> App:
@@ -5390,22 +5634,26 @@ def make_app(config: Config) -> App:
     config = config._replace(roots=tuple(sorted(set(roots), key=roots.index)))
     directories = Directories(
         config.roots, FactCache(cache_directory(config)),
-        {"sha256", config.hash_algo} - {""})
+        {"sha256", config.hash_algo} - {""},
+        [os.path.expanduser(path) for path in (
+            config.password_file, config.tls_cert, config.tls_key) if path])
     welcome = config.welcome_msg
     if config.welcome_file:
         welcome = read_setting("--welcome", config.welcome_file)
     warmer = Warmer(directories)
     return App(config, directories, warmer, Lists(directories, warmer),
-               config.auther or checker(config), welcome,
-               Recent(PAGES_LIMIT))
+               checker(config), welcome, Recent(PAGES_LIMIT), Throttle())
 
 
-def checker(config: Config) -> Optional[Callable[[str, str], bool]]:
+def checker(config: Config) -> Optional[Callable[[str, str, str], bool]]:
     """Return what verifies credentials; None when there are no accounts.
 
     Raises:
         UsageError: -a and -P contradict each other.
     """
+    auther = config.auther
+    if auther is not None:
+        return lambda user, password, client: auther(user, password)
     if not config.password_file:
         if config.authenticated not in ((), ("update",)):
             raise UsageError(
@@ -5795,10 +6043,24 @@ def archives(app: App, request: Request) -> Response:
         and new[1] - kept[1] < WARM_INTERVAL))
 
 
+def check_offered(app: App, archive: Archive) -> None:
+    """Refuse what a project in quarantine has (PEP 792).
+
+    Raises:
+        HTTPError: 403.
+    """
+    status, reason = app.directories.status(
+        archive.project, app.directories.index())
+    if status == "quarantined":
+        raise HTTPError(403, f"the project {archive.project} is quarantined"
+                        f"{': ' * bool(reason)}{reason}")
+
+
 def download(app: App, request: Request, location: str) -> Response:
     """Answer with an archive, or with a companion file of one."""
     archive = app.directories.find(location)
     if archive is not None:
+        check_offered(app, archive)
         file = app.directories.file(archive)
         return reply_file(
             app, request, archive.path, file.identity,
@@ -5806,8 +6068,9 @@ def download(app: App, request: Request, location: str) -> Response:
     for suffix in (SIGNATURE, PROVENANCE):
         archive = app.directories.find(location[:-len(suffix)])
         if location.endswith(suffix) and archive is not None:
+            check_offered(app, archive)
             path = archive.path + suffix
-            identity = look(path)
+            identity = app.directories.companion(path)
             if identity is not None:
                 return reply_file(app, request, path, identity,
                                   '"%x-%x-%x-%x"' % identity)
@@ -5819,6 +6082,7 @@ def core_metadata(app: App, request: Request, location: str) -> Response:
     archive = app.directories.find(location)
     if archive is None:
         raise HTTPError(404, f"no file named {location!r}")
+    check_offered(app, archive)
     file = app.directories.file(archive)
     if not file.facts.metadata_digest:
         raise HTTPError(404, f"{archive.filename} is not a wheel")
@@ -5963,8 +6227,9 @@ def text_of(data: Union[bytes, bytearray]) -> str:
 class Form:
     """The fields of an upload; its file is on the disk already."""
 
-    def __init__(self, directory: str, size_limit: int) -> None:
-        self.directory = directory
+    def __init__(self, directory_of: Callable[[str], str],
+                 size_limit: int) -> None:
+        self.directory_of = directory_of  # a filename
         self.size_limit = size_limit  # bytes of the file; 0 for none
         self.fields: Dict[str, List[bytearray]] = {}
         self.weight = 0  # bytes of all fields
@@ -5978,7 +6243,7 @@ class Form:
             if self.incoming is not None:
                 raise HTTPError(400, "more than one file in 'content'")
             self.filename = part.filename
-            self.incoming = Incoming(self.directory)
+            self.incoming = Incoming(self.directory_of(part.filename))
             for field, algorithm, _ in UPLOAD_DIGESTS:
                 if self.value(field):
                     self.incoming.hashes[algorithm] = make_hash(algorithm)
@@ -6010,23 +6275,13 @@ class Form:
 
 def upload(app: App, request: Request) -> Response:
     """Answer with what became of an upload, or of another :action."""
-    root = app.config.roots[0]
-    form = Form(root, app.config.max_upload_size)
+    form = Form(functools.partial(upload_directory, app),
+                app.config.max_upload_size)
     try:
-        check_upload(app.config, request)
-        receive_form(form, request)
-        action = form.value(":action")
-        if action not in UPLOAD_ACTIONS:
-            raise HTTPError(400, f"unknown :action {action!r}; known are "
-                            f"{', '.join(sorted(UPLOAD_ACTIONS))}")
-        if form.value("protocol_version") not in ("", "1"):
-            raise HTTPError(400, "unknown protocol_version")
-        text = UPLOAD_ACTIONS[action](app, request, form)
-    except OSError as error:
-        raise storage_error(root, error) from error
+        text = take_upload(app, request, form)
     except HTTPError as error:
-        audit(request, "was refused an upload:", form.filename or "-",
-              str(error.status))
+        audit_refusal(app, request, "was refused an upload:",
+                      form.filename or "-", str(error.status), error.detail)
         raise
     finally:
         form.close()
@@ -6037,6 +6292,34 @@ def upload(app: App, request: Request) -> Response:
             stored_page(place_of(request, app), text).body)
     return Response(200, (content_type(TEXT), NO_STORE),
                     (text + "\n").encode("utf-8"))
+
+
+def take_upload(app: App, request: Request, form: Form) -> str:
+    """Receive a form and do what it asks for; return what was done."""
+    try:
+        check_upload(app.config, request)
+        receive_form(form, request)
+        action = form.value(":action")
+        if action not in UPLOAD_ACTIONS:
+            raise HTTPError(400, f"unknown :action {action!r}; known are "
+                            f"{', '.join(sorted(UPLOAD_ACTIONS))}")
+        if form.value("protocol_version") not in ("", "1"):
+            raise HTTPError(400, "unknown protocol_version")
+        return UPLOAD_ACTIONS[action](app, request, form)
+    except OSError as error:
+        raise storage_error(app.config.roots[0], error) from error
+
+
+def upload_directory(app: App, filename: str) -> str:
+    """Return where an uploaded file is to be written.
+
+    Beside the file that it may replace: a folder can be another filesystem.
+    """
+    root = app.config.roots[0]
+    archive = app.directories.tree.snapshot.archives.get(filename)
+    if archive is not None and archive.root == root:
+        return os.path.dirname(archive.path)
+    return root
 
 
 def check_upload(config: Config, request: Request) -> None:
@@ -6240,7 +6523,11 @@ def check_archive(app: App, form: Form, archive: Archive,
     filename = archive.filename
     try:
         incoming.file.seek(0)
-        metadata = read_metadata(incoming.file, archive, {}, check_member)
+        metadata = read_metadata(
+            incoming.file, archive, {},
+            functools.partial(check_member, filename))
+    except HTTPError:
+        raise
     except Exception as error:
         if is_read_error(error):
             raise
@@ -6335,16 +6622,17 @@ def is_same_version(one: str, other: str) -> bool:
         normalize(re.sub("[^a-zA-Z0-9]+", "-", other))
 
 
-def check_member(name: str) -> None:
-    """Refuse a member that would be unpacked elsewhere.
+def check_member(filename: str, name: str) -> None:
+    """Refuse an archive with a member that would be unpacked elsewhere.
 
     Raises:
-        ValueError: its path is absolute, or leads upwards.
+        HTTPError: 400 when its path is absolute, or leads upwards.
     """
     parts = re.split(r"[/\\]", name)
     if ".." in parts or not parts[0] or re.match("[A-Za-z]:", name) \
             or "\0" in name:
-        raise ValueError(f"it has a member with the unsafe path {name!r}")
+        raise HTTPError(400, f"{filename} is refused: it has a member with "
+                        f"the unsafe path {name!r}")
 
 
 def register(app: App, request: Request, form: Form) -> str:
@@ -6401,6 +6689,13 @@ def audit(request: Request, verb: str, *details: str) -> None:
     """Log a change of what is served, whatever the log level is."""
     AUDIT.info("%s", printable(" ".join(
         (request.user, "at", request.client, verb) + details)))
+
+
+def audit_refusal(app: App, request: Request, verb: str,
+                  *details: str) -> None:
+    """Log what somebody tried, unless it is one of many such lines."""
+    if app.throttle.allows(request.client):
+        audit(request, verb, *details)
 
 
 # === 22  Routing ============================================================
@@ -6516,7 +6811,13 @@ def respond(app: App, request: Request) -> Response:
         route, arguments = find_route(
             app, request.method, request.path,
             media_type.strip().lower().replace("application/xml", XML))
-        request = authorize(app, request, route.action)
+        try:
+            request = authorize(app, request, route.action)
+        except HTTPError as error:
+            if route.action == "update":
+                audit_refusal(app, request, "was refused an upload:", "-",
+                              str(error.status), error.detail)
+            raise
         response = route.handler(app, request, **arguments)
     except HTTPError as error:
         response = error_response(request, error)
@@ -6544,7 +6845,12 @@ def authorize(app: App, request: Request, action: str) -> Request:
                         "with -P FILE for accounts, or with -a . -P . to "
                         "let anyone upload")
     credentials = parse_basic(request.headers.get("authorization", ""))
-    if credentials is None or not app.check(*credentials):
+    if credentials is None:
+        raise HTTPError(401, "a valid user name and password are needed",
+                        (CHALLENGE,))
+    if not app.check(*credentials, request.client):
+        # Without the name: some type their password there.
+        audit_refusal(app, request, "failed to log in for", action)
         raise HTTPError(401, "a valid user name and password are needed",
                         (CHALLENGE,))
     return request._replace(user=credentials[0])
@@ -6639,7 +6945,10 @@ def log_response(config: Config, request: Request,
 IDLE_TIMEOUT = 60
 HEAD_TIMEOUT = 10     # for a whole head, from its first byte
 BODY_TIMEOUT = 20     # for each piece of a body
+BODY_RATE = 500       # bytes per second, that a body must have on average
 SEND_TIMEOUT = 60     # without any progress
+HANDSHAKE_TIMEOUT = 10  # of TLS, as a whole
+TLS_BLOCK = 64 * 1024   # bytes of a file that are encrypted at once
 LINGER_TIMEOUT = 30   # to read on after an early answer; nginx has 30 too
 # Bytes.  A file up to here goes out in one piece with its head.
 SMALL_FILE = 64 * 1024
@@ -6660,9 +6969,30 @@ class Wire:
     """A socket with what was received but not used yet."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
+        self.sock: Any = sock  # or an ssl.SSLSocket
+        self.is_secured = False
         self.buffer = b""
         self.at = 0  # of what is not used yet
+        self.body_until = 0.0  # monotonic; 0 before a body is waited for
+
+    def secure(self, context: Any) -> None:
+        """Go on with TLS; the socket that was given is of no use then.
+
+        Raises:
+            HTTPError: 400; the client speaks plain HTTP.
+            OSError: it did not come about, or not in time.
+        """
+        self.sock.settimeout(HANDSHAKE_TIMEOUT)
+        # Letters are not the start of a record.
+        if re.fullmatch(b"[A-Z]+", self.sock.recv(3, socket.MSG_PEEK)):
+            raise HTTPError(400, "this is HTTPS, not HTTP")
+        self.sock = context.wrap_socket(
+            self.sock, server_side=True, do_handshake_on_connect=False)
+        self.is_secured = True
+        self.sock.do_handshake()
+        if not self.sock.version():  # CVE-2023-40217
+            raise ConnectionAbortedError("no handshake")
+        self.sock.settimeout(None)
 
     def wait(self) -> bool:
         """Wait for a request; False when none will come.
@@ -6702,6 +7032,7 @@ class Wire:
             HTTPError: 400, 408, 414 or 431.
         """
         deadline = time.monotonic() + HEAD_TIMEOUT
+        self.body_until = 0.0
         while True:
             # One empty line may come before a request (RFC 9112, 2.2).
             start = self.at + 2 * self.buffer.startswith(b"\r\n", self.at)
@@ -6741,8 +7072,11 @@ class Wire:
         return data
 
     def wait_for_body(self) -> None:
+        now = time.monotonic()
+        self.body_until = self.body_until or now + BODY_TIMEOUT
         try:
-            self.receive(time.monotonic() + BODY_TIMEOUT)
+            self.receive(min(self.body_until, now + BODY_TIMEOUT))
+            self.body_until += (len(self.buffer) - self.at) / BODY_RATE
         except (EOFError, ConnectionError):
             raise HTTPError(400, "the body of the request is incomplete")
         except socket.timeout:
@@ -6764,7 +7098,7 @@ class Wire:
     def send(self, data: bytes) -> None:
         """Send it all; only progress matters, not the time it takes."""
         sent = 0
-        if NO_WAIT:
+        if NO_WAIT and not self.is_secured:
             with contextlib.suppress(BlockingIOError):
                 sent = self.sock.send(data, NO_WAIT)
         if sent < len(data):
@@ -6774,23 +7108,53 @@ class Wire:
                 sent += self.sock.send(view[sent:])
             self.sock.settimeout(None)
 
+    def send_file(self, file: BinaryIO, start: int, length: int) -> bool:
+        """Send a part of a file; False when the file shrank meanwhile."""
+        if not self.is_secured:
+            self.sock.settimeout(SEND_TIMEOUT)
+            sent = self.sock.sendfile(file, start, length)
+            self.sock.settimeout(None)
+            return bool(sent == length)
+        file.seek(start)
+        while length:
+            block = file.read(min(length, TLS_BLOCK))
+            if not block:
+                return False
+            self.send(block)
+            length -= len(block)
+        return True
+
+    def shut(self, how: int) -> None:
+        """Shut the connection below TLS: a socket with TLS would go on
+        without it.
+        """
+        with contextlib.suppress(OSError):  # the client was faster
+            socket.socket.shutdown(self.sock, how)
+
     def end_wait(self) -> None:
         """End the wait for a request, in whatever thread it is."""
-        with contextlib.suppress(OSError):  # the client was faster
-            self.sock.shutdown(END_OF_WAIT)
+        self.shut(END_OF_WAIT)
+
+    def end_tls(self) -> None:
+        """Say that nothing follows, and do not wait for the client."""
+        if self.is_secured:
+            with contextlib.suppress(OSError, ValueError):
+                self.sock.settimeout(0)
+                self.sock.unwrap()
 
     def linger(self) -> None:
         """Read on for a while: closing now would destroy the answer on its
         way to a client that is still sending (RFC 9112, 9.6).
         """
         deadline = time.monotonic() + LINGER_TIMEOUT
-        try:
-            self.sock.shutdown(socket.SHUT_WR)
-            while time.monotonic() < deadline:
-                self.at = len(self.buffer)
-                self.receive(min(deadline, time.monotonic() + 2))
-        except (EOFError, OSError):
-            pass
+        self.end_tls()
+        self.shut(socket.SHUT_WR)
+        with contextlib.suppress(OSError):
+            self.sock.settimeout(2)
+            # Without TLS, which may be over: it is all thrown away.
+            while time.monotonic() < deadline \
+                    and socket.socket.recv(self.sock, BLOCK):
+                pass
 
 
 class Body:
@@ -6859,6 +7223,89 @@ class Body:
         except HTTPError:
             return False
         return self.ended
+
+
+class Tls:
+    """The certificate of this server, loaded again when it changes."""
+
+    def __init__(self, certificate: str, key: str) -> None:
+        self.paths = [os.path.abspath(os.path.expanduser(path))
+                      for path in (certificate, key or certificate)]
+        self.lock = threading.Lock()
+        self.seen = self.look()
+        self.look_at = 0.0  # monotonic
+        self.problem = ""
+        try:
+            self.context = self.load()
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"--tls-cert {certificate!r}{' --tls-key ' * bool(key)}"
+                f"{repr(key) * bool(key)} cannot be used: {error}; they must "
+                "be a certificate and its key without a passphrase, in PEM")
+
+    def look(self) -> Tuple[Any, ...]:
+        return tuple(map(look, self.paths))
+
+    def load(self) -> Any:
+        """Return an ssl.SSLContext.
+
+        Raises:
+            OSError, ValueError: the files are not those of a key and its
+                certificate.
+        """
+        import ssl  # late: some builds of Python are without
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        # https://wiki.mozilla.org/Security/Server_Side_TLS, intermediate
+        if sys.version_info >= (3, 7):
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context.options |= getattr(ssl, "OP_NO_RENEGOTIATION", 0)
+        else:
+            context.options |= ssl.OP_NO_TLSv1 | ssl.OP_NO_TLSv1_1
+        context.options |= ssl.OP_NO_COMPRESSION
+        context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+        context.set_alpn_protocols(["http/1.1"])
+        # Without a function, it would be asked for on the terminal.
+        certificate, key = self.paths
+        context.load_cert_chain(certificate, key, password=lambda: "")
+        return context
+
+    def current(self) -> Any:
+        """Return the context for another connection."""
+        with self.lock:
+            now = time.monotonic()
+            if now < self.look_at:
+                return self.context
+            self.look_at = now + CHECK_INTERVAL
+            seen = self.look()
+            if seen == self.seen:
+                return self.context
+            try:
+                self.context = self.load()
+            except (OSError, ValueError) as error:
+                problem = f"{seen} {error}"
+                # The other of two files may be about to follow.
+                if problem == self.problem:
+                    self.seen = seen
+                    LOG.error("the new certificate cannot be used, so the old "
+                              "one stays: %s", error)
+                self.problem = problem
+            else:
+                self.seen = seen
+                LOG.warning("the certificate was loaded again")
+            return self.context
+
+
+def make_tls(config: Config) -> Optional[Tls]:
+    """Return what speaks TLS, None for plain HTTP.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if config.tls_cert:
+        return Tls(config.tls_cert, config.tls_key)
+    if config.tls_key:
+        raise UsageError("--tls-key needs --tls-cert FILE as well")
+    return None
 
 
 def is_large(response: Response) -> bool:
@@ -6958,6 +7405,7 @@ REPEAT = 0.1
 REPEAT_AT_MOST = 0.2
 REPEAT_LIMIT = 32 * 1024 ** 2  # bytes of all such answers ...
 REPEAT_OVERHEAD = 512          # ... with what Python needs for each
+COMPLAIN_INTERVAL = 60  # between two lines about a lack of resources
 REFUSED_LIMIT = 100  # connections that are closed a moment after a 503
 # Connections that wait to be accepted; uv opens 80 at once.
 BACKLOG = 1024
@@ -6970,13 +7418,13 @@ class Ready:
 
     __slots__ = ("changes", "data", "renew_at", "until")
 
-    def __init__(self, changes: bytes, made: float, data: bytes) -> None:
-        self.changes = changes  # counted before it was made, see Changes
+    def __init__(self, changes: Any, made: float, data: bytes) -> None:
+        self.changes = changes  # before it was made, see Server.seen()
         self.renew_at = made + REPEAT  # monotonic
         self.until = made + REPEAT_AT_MOST
         self.data = data  # its head and its body
 
-    def holds(self, now: float, changes: bytes) -> bool:
+    def holds(self, now: float, changes: Any) -> bool:
         """Tell whether it may be sent once more.
 
         The first that comes after a while makes it anew; the others do not
@@ -7012,8 +7460,10 @@ class Connection(BaseHTTPRequestHandler):
         ago gets the very bytes that he got.  That takes a tenth of the time
         of making the answer anew.
         """
+        if not self.begin_tls():
+            return
         wire, ready = self.wire, self.ready
-        seen = self.server.app.directories.changes.seen
+        seen = self.server.seen
         while wire.wait():
             now = time.monotonic()
             # What came together with other things is not a head alone.
@@ -7029,14 +7479,39 @@ class Connection(BaseHTTPRequestHandler):
                 if self.server.is_stopping:  # it may have looked before
                     return
 
+    def begin_tls(self) -> bool:
+        """Go on with TLS if it is wanted; False when that is impossible."""
+        client = self.client_address[0]
+        if self.server.tls is None:
+            return True
+        try:
+            self.wire.secure(self.server.tls.current())
+        except HTTPError as error:
+            self.refuse(Request("GET", "/", "", {}, self.wire.read, client,
+                                ""), error)
+            return False
+        except OSError as error:
+            LOG.info("%s made no TLS connection: %s", client, error)
+            return False
+        return True
+
+    def refuse(self, request: Request, error: HTTPError) -> None:
+        """Answer what cannot be read, and close the connection."""
+        LOG.info("%s sent a bad request: %s", request.client, error.detail)
+        self.wire.send(message(request, None, error_response(request, error),
+                               False))
+        self.wire.linger()
+
     def finish(self) -> None:
+        if self.wire.is_secured:  # nobody else has this socket
+            self.wire.end_tls()
+            self.wire.sock.close()
         self.server.forget(self)
 
     def handle_request(self) -> bool:
         """Answer one request; tell whether another may follow."""
         client = self.client_address[0]
         request = Request("GET", "/", "", {}, self.wire.read, client, "")
-        head = None
         try:
             data = self.wire.read_head()
             if data is None:
@@ -7048,13 +7523,11 @@ class Connection(BaseHTTPRequestHandler):
             body = Body(self.wire, head)
             path, query = split_target(head.target)
             host = head.headers.get("host", "localhost")
+            scheme = "https" if self.wire.is_secured else "http"
             request = Request(head.method, path, query, head.headers,
-                              body.read, client, f"http://{host}/")
+                              body.read, client, f"{scheme}://{host}/")
         except HTTPError as error:
-            LOG.info("%s sent a bad request: %s", client, error.detail)
-            self.wire.send(message(request, head, error_response(
-                request, error), False))
-            self.wire.linger()
+            self.refuse(request, error)
             return False
         # All of it is a head: the request has no body, and none follows.
         is_alone = body.ended and len(self.wire.buffer) == len(data) + 4
@@ -7064,7 +7537,7 @@ class Connection(BaseHTTPRequestHandler):
     def reply(self, request: Request, head: Head, body: Body,
               sole_head: bytes) -> bool:
         """Send the answer to a request; tell whether another may follow."""
-        changes = self.server.app.directories.changes.seen()
+        changes = self.server.seen()
         started = time.monotonic()
         response, file = answer(self.server.app, request)
         drained = body.drain()
@@ -7080,17 +7553,11 @@ class Connection(BaseHTTPRequestHandler):
                     len(sole_head) + len(data) + REPEAT_OVERHEAD)
             self.wire.send(data)
             if file and isinstance(response.body, FileSlice):
-                keep = self.send_file(file, response.body) and keep
+                keep = self.wire.send_file(
+                    file, response.body.start, response.body.length) and keep
         if not drained:
             self.wire.linger()
         return keep and not self.server.is_stopping
-
-    def send_file(self, file: BinaryIO, part: FileSlice) -> bool:
-        """Send a part of a file; False when the file shrank meanwhile."""
-        self.request.settimeout(SEND_TIMEOUT)
-        sent = self.request.sendfile(file, part.start, part.length)
-        self.request.settimeout(None)
-        return bool(sent == part.length)
 
 
 def is_repeatable(config: Config, request: Request,
@@ -7171,8 +7638,10 @@ def banner(app: App, listener: socket.socket) -> str:
     if ":" in host:
         host = f"[{host}]"
     prefix = re.sub("^https?://[^/]+", "", app.config.server_base_url)
+    scheme = "https" if app.config.tls_cert else "http"
     return (f"Serving {len(app.directories.fresh().projects)} projects from "
-            f"{', '.join(app.config.roots)} at http://{host}:{port}{prefix}/")
+            f"{', '.join(app.config.roots)} at "
+            f"{scheme}://{host}:{port}{prefix}/")
 
 
 def on_signals(stop: Callable[[], None], is_worker: bool = False) -> None:
@@ -7212,11 +7681,15 @@ class Server(ThreadingHTTPServer):
         self.count = 0  # of connections, with those that only just began
         self.refused: Deque[socket.socket] = collections.deque()
         self.tend_at = 0.0  # monotonic
+        self.complain_at = 0.0  # monotonic
         self.is_stopping = False
         self.parent = 0  # of a worker: its supervisor
         # For clients, and for trusted proxies: they get other answers.
         self.ready: Tuple[Recent[Ready], Recent[Ready]] = (
             Recent(REPEAT_LIMIT), Recent(REPEAT_LIMIT))
+        self.tls = make_tls(app.config)
+        self.passwords = "" if app.config.password_file == "." \
+            else os.path.expanduser(app.config.password_file)
         self.listener = listen(app.config.host, app.config.port)
         super().__init__(self.listener.getsockname(), Connection)
 
@@ -7224,6 +7697,13 @@ class Server(ThreadingHTTPServer):
         adopt(self, self.listener)
         # Another worker may be faster to accept what is waiting.
         self.socket.setblocking(False)
+
+    def seen(self) -> Any:
+        """Return what differs after each change by this server, and after
+        each of the password file: what an account may ends at once.
+        """
+        changes = self.app.directories.changes.seen()
+        return (changes, look(self.passwords)) if self.passwords else changes
 
     def ready_for(self, client: str) -> "Recent[Ready]":
         proxies = self.app.config.trusted_proxies
@@ -7234,14 +7714,23 @@ class Server(ThreadingHTTPServer):
             return super().get_request()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+                self.complain(str(error.strerror))
                 with self.changed:
                     self.make_room()
                 time.sleep(0.1)  # the caller would try again at once
             raise
 
+    def complain(self, problem: str) -> None:
+        """Log that clients have to wait, now and then while that lasts."""
+        now = time.monotonic()
+        if now >= self.complain_at:
+            self.complain_at = now + COMPLAIN_INTERVAL
+            LOG.error("who connects waits or is refused: %s", problem)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
-        if isinstance(error, (ConnectionError, socket.timeout)):
+        if isinstance(error, (ConnectionError, socket.timeout)) \
+                or type(error).__module__ == "ssl":
             LOG.debug("%s: %s", client_address[0], error)
         else:
             LOG.exception("the connection of %s failed", client_address[0])
@@ -7258,7 +7747,9 @@ class Server(ThreadingHTTPServer):
         try:
             super().process_request(request, client_address)
         except (RuntimeError, MemoryError) as error:
-            LOG.error("%s is refused: %s", client_address[0], error)
+            self.complain(str(error) or "no memory")
+            with self.changed:
+                self.make_room(1.0)  # for who tries it next
             self.refuse(request)
 
     def refuse(self, request: socket.socket) -> None:
@@ -7273,12 +7764,17 @@ class Server(ThreadingHTTPServer):
         with self.changed:
             self.count -= 1
 
-    def make_room(self) -> bool:
-        """End the connection that waits longest; False when none waits."""
+    def make_room(self, least: float = 0.0) -> bool:
+        """End the connection that waits longest; False when none waits.
+
+        Args:
+            least: seconds that it has waited.
+        """
+        latest = time.monotonic() - least
         # Each is asked once, since it may get a request meanwhile.
         waiting = [(connection.waits_since, id(connection), connection)
                    for connection in self.connections]
-        waiting = [entry for entry in waiting if entry[0]]
+        waiting = [entry for entry in waiting if 0 < entry[0] <= latest]
         if not waiting:
             return False
         oldest = min(waiting)[2]
@@ -7380,8 +7876,7 @@ def serve_alone(server: Server, announce: Callable[[], None],
     sys.setswitchinterval(SWITCH_INTERVAL)
     warmer = server.app.warmer
     warmer.reads = is_first or server.app.directories.reader.cache.is_private
-    if is_first:
-        warmer.start()
+    warmer.start()
     give_back_memory()
     announce()
     server.serve_forever(POLL_INTERVAL)
@@ -7719,6 +8214,9 @@ def serve_elsewhere(config: Config, announce: Callable[[str], None]) -> None:
         UsageError: it is not, or cannot do what the options ask for.
     """
     name, start = WSGI_SERVERS[config.server]
+    if config.tls_cert:
+        raise UsageError(f"--server {config.server} serves no HTTPS: leave "
+                         "away either --server or --tls-cert")
     try:
         module = importlib.import_module(name)
     except ImportError as error:
@@ -9705,7 +10203,7 @@ def check_names(tree: Tree) -> Iterator[Finding]:
         for archive in shadowed:
             yield Finding("shadowed", archive.path,
                           f"{served[archive.filename].path} comes first")
-    for path, problem in tree.reported.items():
+    for path, problem in tree.problems():
         yield Finding("unrecognized", path, problem)
     for (root, directory), listing in tree.listings.items():
         for name in listing.names:
@@ -10997,8 +11495,28 @@ def with_command(arguments: Sequence[str]) -> Sequence[str]:
     return [command] + kept
 
 
+def leave_plain_locale() -> None:
+    """Start anew where names of files can be anything but ASCII.
+
+    Since Python 3.7 the interpreter itself does so (PEP 538).
+    """
+    if sys.getfilesystemencoding() != "ascii":
+        return
+    import locale
+    for name in ("C.UTF-8", "en_US.UTF-8"):
+        with contextlib.suppress(locale.Error):
+            locale.setlocale(locale.LC_CTYPE, name)
+            if os.environ.get("LC_ALL") != name:
+                os.environ["LC_ALL"] = name
+                os.execv(sys.executable, [  # noqa: S606
+                    sys.executable, *("-W" + each for each in sys.warnoptions),
+                    *sys.argv])
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run a command line; return the exit status, 2 for a usage error."""
+    if argv is None:
+        leave_plain_locale()
     given = sys.argv[1:] if argv is None else argv
     try:
         arguments = with_command(given)

@@ -378,14 +378,15 @@ class TestFreshness(DirectoryTestCase):
             wire = self.connect(server)
             while not stop.is_set():
                 wire.send(request)
-                found.append((time.monotonic(), wire.answer()[0]))
+                status = wire.answer()[0]
+                found.append((time.monotonic(), status))
         threads = [threading.Thread(target=load) for _ in range(4)]
         for thread in threads:
             thread.start()
         try:
             wait_for(lambda: len(found) > 200, "requests")
-            write(users, "ann:%s\n" % SHA)
             removed = time.monotonic()
+            write(users, "ann:%s\n" % SHA)
             wait_for(lambda: found[-1][1] == 401, "refused")
             wait_for(lambda: found[-1][0] > removed + 2, "requests later")
         finally:

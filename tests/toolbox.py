@@ -64,6 +64,7 @@ ENVIRONMENTS = {
     "images": RECENT,
     "browser": RECENT,
     "s3": RECENT,
+    "scanners": RECENT,
     "lint": RECENT,
     "peers": RECENT,
 }
