@@ -3960,6 +3960,13 @@ def remove_leftovers(root: str) -> None:
     Those of living servers are locked.
     """
     for folder, folders, names in os.walk(root):
+        for name in folders:  # of `update`
+            path = os.path.join(folder, name)
+            if name.startswith(TEMPORARY) \
+                    and time.time() - os.lstat(path).st_mtime > STALE:
+                LOG.warning("removing %s, left by an update that was killed",
+                            path)
+                shutil.rmtree(path, ignore_errors=True)
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = os.path.join(folder, name)
@@ -4403,7 +4410,7 @@ class Draft:
             else:
                 projects.pop(name, None)
         return Snapshot(self.archives, projects, frozenset(self.companions),
-                        self.statuses, "")
+                        self.statuses, self.last.unreadable)
 
 
 def is_file(entry: "os.DirEntry[str]") -> bool:
@@ -4458,7 +4465,9 @@ class Tree:
         for root, directory in self.listings.keys() - listings.keys():
             self.reported.pop(f"{root}/{directory}", None)
         self.listings = listings
-        if changes or self.snapshot.unreadable:
+        if self.snapshot.unreadable:
+            self.snapshot = self.snapshot._replace(unreadable="")
+        if changes:
             self.change(changes)
 
     def change(self, changes: Iterable[Tuple[
@@ -6322,6 +6331,9 @@ def upload_directory(app: App, filename: str) -> str:
     return root
 
 
+READ_ONLY = "this index is read-only"
+
+
 def check_upload(config: Config, request: Request) -> None:
     """Refuse at once what would be refused after gigabytes.
 
@@ -6329,9 +6341,9 @@ def check_upload(config: Config, request: Request) -> None:
         HTTPError: 403, 413 or 507.
     """
     if config.read_only:
-        raise HTTPError(403, "this index is read-only")
+        raise HTTPError(403, READ_ONLY)
     length = request.headers.get("content-length", "")
-    size = int(length) if length.isdigit() else 0
+    size = int(length) if re.fullmatch("[0-9]+", length) else 0
     limit = config.max_upload_size
     if limit and size > limit + FORM_ALLOWANCE:
         raise too_large(limit)
@@ -6840,6 +6852,8 @@ def authorize(app: App, request: Request, action: str) -> Request:
         raise HTTPError(403, "requests from other sites are refused")
     if action not in app.config.authenticated:
         return request
+    if app.config.read_only and action == "update":
+        raise HTTPError(403, READ_ONLY)
     if app.check is None:
         raise HTTPError(403, "uploads are switched off: start the server "
                         "with -P FILE for accounts, or with -a . -P . to "
@@ -6961,6 +6975,7 @@ END_OF_WAIT = socket.SHUT_RD if os.name != "nt" else socket.SHUT_RDWR
 TLS_HANDSHAKE = b"\x16\x03"  # RFC 8446, 5.1: type and version of a record
 # A body that nobody read is thrown away up to here, to keep the connection.
 DRAIN_LIMIT = 64 * 1024
+DRAIN_TIMEOUT = 2  # seconds
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 THREADS = 16  # of servers by others that have a pool of them
 
@@ -7211,7 +7226,9 @@ class Body:
             self.ended = True
 
     def drain(self) -> bool:
-        """Throw away what was not read; False when it is too much."""
+        """Throw away what was not read; False when it is too much, or slow.
+        """
+        self.wire.body_until = time.monotonic() + DRAIN_TIMEOUT
         try:
             for _ in range(DRAIN_LIMIT // 1024):
                 if self.ended:
@@ -8072,7 +8089,7 @@ def wsgi_reader(environ: Mapping[str, Any]) -> Callable[[int], bytes]:
         raise HTTPError(411, "this server takes no chunked bodies")
     if environ.get("wsgi.input_terminated"):  # the server ends the stream
         return lambda size: bytes(environ["wsgi.input"].read(size))
-    left = int(text) if text.isdigit() else 0
+    left = int(text) if re.fullmatch("[0-9]+", text) else 0
 
     def read(size: int) -> bytes:
         nonlocal left
@@ -8148,14 +8165,18 @@ def read_value(field: str, value: Any) -> Any:
                          if isinstance(value, str) else value)
     elif isinstance(default, int) or default is None:
         value = read_number(value, default)
-    if value is None and field in EMPTY_FOR_NONE:
-        value = ""
+    if value is None:
+        value = FOR_NONE.get(field)
     return parse_setting(field, value, default)
 
 
-# Settings that None switches off, as in the predecessor.
-EMPTY_FOR_NONE = ("password_file", "hash_algo", "log_file", "welcome_msg",
-                  "welcome_file", "cache_dir", "server_base_url")
+# What None stands for, as in the predecessor.
+FOR_NONE = dict(
+    dict.fromkeys((
+        "password_file", "hash_algo", "log_file", "welcome_msg",
+        "welcome_file", "cache_dir", "server_base_url"), ""),
+    fallback_url=Config().fallback_url, server=Config().server,
+    log_stream=Config().log_stream)
 
 
 def read_roots(value: Any) -> Tuple[str, ...]:
@@ -8273,10 +8294,15 @@ def serve_waitress(module: Any, application: Any, listener: socket.socket
 
 def serve_gunicorn(module: Any, application: Any, listener: socket.socket
                    ) -> None:
+    descriptor = listener.detach()
+    reopen: Any = getattr(signal, "SIGHUP", None) and signal.getsignal(
+        signal.SIGHUP)
+
     class Standalone(module.BaseApplication):  # type: ignore[misc]
-        def load_config(self) -> None:
-            self.cfg.set("bind", f"fd://{listener.detach()}")
+        def load_config(self) -> None:  # again at SIGHUP
+            self.cfg.set("bind", f"fd://{descriptor}")
             self.cfg.set("worker_class", "gthread")
+            self.cfg.set("on_reload", lambda arbiter: reopen(0, None))
             self.cfg.set("threads", THREADS)
 
         def load(self) -> Any:
@@ -11283,14 +11309,17 @@ class LogWriter(logging.Handler):
         self.waiting: "queue.Queue[Optional[logging.LogRecord]]" = \
             queue.Queue(self.LIMIT)
         self.lost = 0
-        self.process = 0  # that has the thread: a fork has no threads
+        self.process = 0  # that has the thread, if any
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self.process not in (0, os.getpid()):
+            # The fork has the locks of a thread that it does not have.
+            self.waiting, self.process = queue.Queue(self.LIMIT), 0
         try:
             self.waiting.put_nowait(record)
         except queue.Full:
             self.lost += 1
-        if self.process != os.getpid():
+        if not self.process:
             thread = threading.Thread(target=self.run, daemon=True)
             # Where no more threads can be had, it waits for the next line.
             with contextlib.suppress(RuntimeError):
@@ -11303,7 +11332,9 @@ class LogWriter(logging.Handler):
             if record is None:
                 return
             for handler in self.handlers:
-                handler.handle(record)
+                # Its file may be impossible to open after SIGHUP.
+                with contextlib.suppress(OSError):
+                    handler.handle(record)
             lost, self.lost = self.lost, 0
             if lost:
                 LOG.warning("%d lines of the log were lost", lost)
@@ -11361,6 +11392,11 @@ def make_config(found: Mapping[str, Any]) -> Config:
     config = Config(**dict(
         settings, roots=tuple(found.get("roots") or Config().roots),
         verbosity=found.get("verbosity", 0) + before))
+    for root in config.roots:
+        if root in COMMANDS and not os.path.isdir(root):
+            raise UsageError(
+                f"there is no directory {root!r}; if the command is meant, "
+                f"it comes first: pypi-server {root} ...")
     start_logging(config)
     return config
 

@@ -183,6 +183,8 @@ NAMES = (
     ({"verbosity": 2}, {"verbosity": 2}),
     ({"log_file": "x"}, {"log_file": "x"}),
     ({"log_file": None}, {"log_file": ""}),
+    ({"fallback_url": None}, {}), ({"server": None}, {}),
+    ({"log_stream": None}, {}),
     ({"log_frmt": "%(message)s"}, {"log_frmt": "%(message)s"}),
     ({"log_req_frmt": "%s", "log_res_frmt": "%s", "log_err_frmt": "%s"},
      {"log_req_frmt": "%s", "log_res_frmt": "%s", "log_err_frmt": "%s"}),

@@ -409,6 +409,15 @@ class TestHelp(CommandTestCase):
         self.assertIn("pypi-server run", errors)
         self.assertIn(os.path.join(home, "packages"), errors)
 
+    def test_command_behind_options(self):
+        """It would be a directory of that name, made at once."""
+        for name in "run", "update":
+            status, _, errors = self.run_it(
+                "-p", "0", name, self.folder)
+            self.assertEqual(2, status)
+            self.assertIn("pypi-server %s ..." % name, errors)
+            self.assertFalse(os.path.exists(os.path.join(self.folder, name)))
+
     def test_unknown_option_or_command(self):
         for arguments in (("run", "--no-such"), ("--no-such", "run"),
                           ("update", "-Z"), ("passwd",), ("passwd", "a"),

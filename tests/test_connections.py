@@ -286,6 +286,16 @@ class TestWaits(ConnectionsTestCase):
                         thread.join()
             self.assertEqual("", server.output)
 
+    def test_body_that_nobody_reads_holds_no_connection(self):
+        """Anybody may send one, and slowly."""
+        with self.serve(5):
+            wires = [self.connect(get("/health", b"Content-Length: 60000"))
+                     for _ in range(5)]
+            for wire in wires:
+                status, headers, _ = wire.answer()
+                self.assertEqual((200, "close"), (
+                    status, headers["connection"]))
+
 
 @unittest.skipUnless(hasattr(os, "getuid") and os.getuid() == 0,
                      "only root can become a user who runs nothing else")

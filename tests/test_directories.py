@@ -219,6 +219,25 @@ class TestRoots(FilesTestCase):
                     302 if page == "/simple/none/" else 200,
                     get(page).status, page)
 
+    def test_root_that_is_away_sends_nobody_elsewhere(self):
+        """Not even when other workers report changes all the time."""
+        self.put("foo-1.0-py3-none-any.whl")
+        app = self.make_app()
+        directories = app.directories
+        wait_for(lambda: call(app, "GET", "/simple/foo/").status == 200,
+                 "it is listed")
+        os.rename(self.root, self.root + ".away")
+        wait_for(lambda: call(app, "GET", "/health").status == 503,
+                 "it is noticed", SEEN_WITHIN)
+        for _ in range(20):
+            directories.catch_up()
+            directories.tree.change(())
+            for target in "/simple/private/", "/simple/foo/", "/health":
+                self.assertEqual(503, call(app, "GET", target).status)
+        os.rename(self.root + ".away", self.root)
+        wait_for(lambda: call(app, "GET", "/simple/foo/").status == 200,
+                 "it is back", SEEN_WITHIN)
+
     def test_unreadable_folder_sends_nobody_elsewhere(self):
         """What was in it is still local: no redirect to the fallback."""
         self.put("sub/foo-1.0-py3-none-any.whl")

@@ -213,6 +213,28 @@ class TestTargets(LogTestCase):
         self.assertNotIn("Logging error", server.output)
 
     @unittest.skipUnless(hasattr(signal, "SIGHUP"), "has no SIGHUP")
+    def test_hangup_while_the_file_cannot_be_opened(self):
+        """The stream goes on, and the file as soon as it can."""
+        folder = os.path.join(self.folder, "logs")
+        os.mkdir(folder)
+        self.log = os.path.join(folder, "log")
+        with self.serve("-v") as server:
+            os.rename(folder, folder + ".away")
+            server.process.send_signal(signal.SIGHUP)
+            server.get("health?1")
+            server.get("health?2")
+            wait_for(lambda: server.logged().count("/health") >= 2,
+                     "the stream has it")
+            os.rename(folder + ".away", folder)
+            before = len(self.logged())
+
+            def is_written():
+                server.get("health?3")
+                return "/health" in self.logged()[before:]
+            wait_for(is_written, "the file has it")
+        self.assertNotIn("Traceback", server.output)
+
+    @unittest.skipUnless(hasattr(signal, "SIGHUP"), "has no SIGHUP")
     def test_hangup_without_a_file_changes_nothing(self):
         with ServerProcess("-v", self.root) as server:
             server.process.send_signal(signal.SIGHUP)

@@ -3,6 +3,7 @@
 They come from the environment "servers" of tests/toolbox.py.
 """
 
+import contextlib
 import http.client
 import os
 import re
@@ -220,6 +221,25 @@ class TestServers(ServerTestCase):
                 self.assertIn("<127.0.0.1 GET /health 200>", logged())
                 self.assertEqual(1, logged().count(" uploaded "))
                 server.stop()
+                os.remove(path)
+
+    def test_hangup_opens_the_log_anew(self):
+        for kind, server in self.each("-v", "--log-file", "log"):
+            with self.subTest(kind.name), server:
+                path = os.path.join(self.folder, "log")
+                server.get("/health")
+                wait_for(lambda: os.path.exists(path), "there is a log")
+                os.rename(path, path + ".1")
+                server.process.send_signal(signal.SIGHUP)
+
+                def is_new():
+                    with contextlib.suppress(OSError):
+                        server.get("/health")
+                    return os.path.exists(path) and os.path.getsize(path)
+                wait_for(is_new, "a new log")
+                self.assertEqual(200, server.get("/health").status)
+                server.stop()
+                self.assertEqual(0, server.process.returncode)
                 os.remove(path)
 
     def test_slow_client_delays_nobody(self):

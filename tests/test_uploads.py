@@ -785,6 +785,8 @@ class SwitchTest(UploadTestCase):
         self.stored(SDIST, sdist())
         app = self.make_app(read_only=True, **ANYONE)
         self.refused(self.send(WHEEL, wheel(), app=app), 403, "read-only")
+        closed = self.make_app(read_only=True)  # there are no accounts, too
+        self.refused(self.send(WHEEL, wheel(), app=closed), 403, "read-only")
         self.refused(self.send(SDIST, sdist(), app=app), 403, "read-only")
         for action in ("remove_pkg", "submit", "doc_upload"):
             self.refused(self.act(action, app, name="demo-pkg",
