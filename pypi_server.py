@@ -2580,7 +2580,10 @@ def outside(url: str, text: str = "") -> Html:
     """Render a link that leads elsewhere; plain text if it is no URL."""
     if not re.match("https?://", url):
         return join(f"{text}: {url}" if text else url)
-    return tag("a", text or url, href=url, rel="nofollow noreferrer")
+    # RFC 3986, 3.5: a fragment has no "#", as some are written.
+    address, mark, fragment = url.partition("#")
+    return tag("a", text or url, href=address + mark + fragment.replace(
+        "#", "%23"), rel="nofollow noreferrer")
 
 
 def copyable(text: str, label: str) -> Html:
@@ -3822,15 +3825,14 @@ def read_text(path: str, identity: Optional[Identity] = None) -> str:
     Args:
         identity: that it must have; None for any file.
     """
-    identity = identity or look(path)
-    if identity is None:
-        return ""
-    try:
-        with open_whole(path, identity) as file:
+    for _ in range(3):  # it may be replaced just now
+        wanted = identity or look(path)
+        if wanted is None:
+            break
+        with contextlib.suppress(OSError), open_whole(path, wanted) as file:
             data = read_fully(file, COMPANION_LIMIT)
-    except OSError:
-        return ""
-    return " ".join(data.decode("utf-8", "replace").split())
+            return " ".join(data.decode("utf-8", "replace").split())
+    return ""
 
 
 def sha256_of(path: str) -> str:

@@ -8,6 +8,7 @@ rest follows, and what needs no client on every other interpreter found.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,8 @@ class Job(NamedTuple):
 
 
 def main():
+    # Shells start what runs in the background with ^C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     install()
     modules = tuple(sorted(
         name[:-3] for name in os.listdir(HERE)
@@ -53,7 +56,8 @@ def main():
                 first.path, once[part::PARTS]) for part in range(PARTS)]
     jobs += [Job(each.name, each.path, independent)
              for each in toolbox.interpreters() if each.name != first.name]
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    # They wait more than they work.
+    with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:
         totals += pool.map(report, jobs)
     passed, failed, skipped = map(sum, zip(*totals))
     print("%d passed, %d failed, %d skipped" % (passed, failed, skipped))

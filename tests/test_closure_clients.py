@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -305,8 +306,7 @@ class TestCases(DirectoryTestCase):
         self.assertEqual({"celery==5.7.0"}, blocked)
         for name in os.listdir(linux):
             if not name.startswith("rpds"):
-                os.symlink(os.path.join(linux, name),
-                           os.path.join(self.root, name))
+                shutil.copy(os.path.join(linux, name), self.root)
         blocked, report = check(self.root, "3.12", LINUX)
         self.assertEqual(
             {"rpds-py>=0.25.0", "rpds-py>=0.7.0",
