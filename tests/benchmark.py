@@ -9,6 +9,8 @@ The peers are the predecessor (pypiserver) and simple-repository-server, which
 are installed into the cache of the tests when there is a network, and nginx
 where the system has it, which sends the very bytes of this server's answers
 as ready-made files.  Load comes from wrk where it is installed.
+
+How cost grows with the files is measured apart, by `--only growth`.
 """
 
 import argparse
@@ -16,12 +18,10 @@ import contextlib
 import hashlib
 import http.client
 import os
-import platform
 import re
 import shutil
 import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -30,8 +30,12 @@ import zipfile
 from typing import Callable, NamedTuple, Tuple
 from urllib.parse import urljoin, urlsplit
 
-from tests import archives, forms, toolbox
-from tests.helpers import ServerProcess, ask, wait_for
+from tests import archives, forms, growth, toolbox
+from tests.helpers import ServerProcess, ask
+from tests.load import (
+    GENERATOR, Request, digits, machine, memory, print_table, rate, settle,
+    show_progress,
+)
 from tests.processes import Process, free_port
 
 MIB = 1024 ** 2
@@ -83,14 +87,6 @@ class Server(NamedTuple):
     wheel: str = WHEEL  # path of a small wheel of its own
 
 
-class Request(NamedTuple):
-    """What the load generator sends again and again."""
-
-    path: str
-    connections: int
-    headers: Tuple[Tuple[str, str], ...] = ()
-
-
 class Measurement(NamedTuple):
     """One line of the table."""
 
@@ -108,7 +104,6 @@ class Bench:
     def __init__(self, folder, seconds):
         self.folder = folder
         self.seconds = seconds  # of load for each figure
-        self.wrk = shutil.which("wrk")
         self.stack = contextlib.ExitStack()
         self.servers = {}
         self.count = 0
@@ -175,80 +170,17 @@ class Bench:
         server = self.servers[name]
         headers = dict(request.headers)
         started = time.perf_counter()
-        answer = ask("127.0.0.1", server.port, "GET", request.path, headers)
+        answer = ask("127.0.0.1", server.port, "GET", request.paths[0],
+                     headers)
         if answer.status not in (200, 304):
             return None
         most = int(self.seconds / (time.perf_counter() - started))
-        request = request._replace(connections=max(
-            1, min(request.connections, most)))
-        if self.wrk:
-            return self.load_with_wrk(server.port, request)
-        return load_with_python(server.port, request, len(answer.body),
-                                self.seconds)
-
-    def load_with_wrk(self, port, request):
-        command = [self.wrk, "-t1", "-c%d" % request.connections,
-                   "-d%ds" % self.seconds, "--timeout", "20s"]
-        for pair in request.headers:
-            command += ["-H", "%s: %s" % pair]
-        found = subprocess.run(
-            command + ["http://127.0.0.1:%d%s" % (port, request.path)],
-            check=True, stdout=subprocess.PIPE, universal_newlines=True)
-        if re.search("Non-2xx|Socket errors", found.stdout):
-            return None
-        return float(re.search(
-            r"Requests/sec: *([\d.]+)", found.stdout).group(1)) or None
+        return rate(server.port, request._replace(connections=max(
+            1, min(request.connections, most))), self.seconds)
 
 
 class MissingError(Exception):
     """Why a server cannot be measured here."""
-
-
-def load_with_python(port, request, size, seconds):
-    """Return answers per second of threads that keep their connections.
-
-    They share the cores and, among themselves, one interpreter: the figure
-    tells as much of them as of the server.
-    """
-    data = "GET %s HTTP/1.1\r\nHost: a\r\n%s\r\n" % (request.path, "".join(
-        "%s: %s\r\n" % pair for pair in request.headers))
-    counts = [0] * request.connections
-    stop = time.perf_counter() + seconds
-
-    def run(place):
-        with socket.create_connection(("127.0.0.1", port), 20) as client:
-            while time.perf_counter() < stop:
-                client.sendall(data.encode())
-                received = client.recv(65536)
-                while b"\r\n\r\n" not in received:
-                    received += client.recv(65536)
-                left = size - len(received.partition(b"\r\n\r\n")[2])
-                while left > 0:
-                    left -= len(client.recv(65536))
-                counts[place] += 1
-    threads = [threading.Thread(target=run, args=(place,))
-               for place in range(request.connections)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(counts) / seconds
-
-
-def memory(process, key="VmRSS"):
-    """Return VmRSS or VmHWM of a process in MiB, None where /proc is not.
-
-    That of its children is added.
-    """
-    try:
-        with open("/proc/%d/status" % process) as file:
-            found = int(re.search(key + r":\s+(\d+)", file.read()).group(1))
-        with open("/proc/%d/task/%d/children" % (process, process)) as file:
-            children = file.read().split()
-        return found / 1024 + sum(
-            memory(int(child), key) or 0 for child in children)
-    except (OSError, AttributeError):
-        return None
 
 
 def large_wheel(folder):
@@ -351,14 +283,14 @@ def requests(path, connections, *headers):
     """Return what measures how often a path is answered."""
     def measure(bench, name):
         return bench.load(name, Request(
-            path, connections, (("Accept", HTML),) + headers))
+            (path,), connections, (("Accept", HTML),) + headers))
     return measure
 
 
 def json_pages(connections):
     def measure(bench, name):
         return bench.load(name, Request(
-            "/json/demo/" if name == NGINX else PAGE, connections,
+            ("/json/demo/" if name == NGINX else PAGE,), connections,
             (("Accept", JSON),)))
     return measure
 
@@ -366,20 +298,20 @@ def json_pages(connections):
 def wheels(connections):
     def measure(bench, name):
         return bench.load(name, Request(
-            bench.servers[name].wheel, connections))
+            (bench.servers[name].wheel,), connections))
     return measure
 
 
 def not_modified(bench, name):
     etag = ask("127.0.0.1", bench.servers[name].port, "GET", PAGE,
                {"Accept": HTML}).headers["etag"]
-    return bench.load(name, Request(PAGE, 32, (
+    return bench.load(name, Request((PAGE,), 32, (
         ("Accept", HTML), ("If-None-Match", etag))))
 
 
 def locked_pages(bench, name):
     path = "/private" + PAGE if name == NGINX else PAGE
-    return bench.load(name, Request(path, 32, (
+    return bench.load(name, Request((path,), 32, (
         ("Accept", HTML),) + tuple(LOGIN.items())))
 
 
@@ -428,24 +360,6 @@ def measure_memory(bench, name):
     return memory(bench.servers[name].process)
 
 
-def settle(servers):
-    """Wait until none of these reads ahead any more."""
-    def ticks():
-        found = 0
-        for server in servers:
-            with open("/proc/%d/stat" % server.process) as file:
-                found += sum(map(int, file.read().rpartition(
-                    ")")[2].split()[11:13]))
-        return found
-
-    def is_idle():
-        before = ticks()
-        time.sleep(1)
-        return ticks() - before < 5
-    with contextlib.suppress(OSError, AssertionError):
-        wait_for(is_idle, "idle", 60)
-
-
 def upload_server(bench, name):
     """Start one that takes uploads into a directory of some files."""
     root = bench.fresh_folder("uploads")
@@ -455,7 +369,7 @@ def upload_server(bench, name):
                 os.path.join(root, filename))
     server = bench.ours(*OPEN, root=root) if name == OURS \
         else start_old(bench, root)
-    settle([server])
+    settle([server.process])
     return server
 
 
@@ -620,12 +534,6 @@ def run(bench, chosen, rounds):
             for name, each in found.items()}
 
 
-def show_progress(text):
-    if sys.stderr.isatty():
-        sys.stderr.write("\r%-78s\r" % text)
-        sys.stderr.flush()
-
-
 def rows(chosen, found):
     """Return the cells of the table; a ratio above 1 is in our favour."""
     yield ("", "unit", OURS, NGINX, OLD, OTHER, "x nginx", "x best peer")
@@ -641,44 +549,35 @@ def rows(chosen, found):
         def ratio(other, ours=ours, is_less_better=is_less_better):
             if not ours or not other:
                 return ""
-            return number(other / ours if is_less_better else ours / other)
-        yield (each.text, each.unit, number(ours)) + tuple(
-            number(values.get(name)) for name in (NGINX, OLD, OTHER)) + (
+            return digits(other / ours if is_less_better else ours / other)
+        yield (each.text, each.unit, digits(ours)) + tuple(
+            digits(values.get(name)) for name in (NGINX, OLD, OTHER)) + (
                 ratio(values.get(NGINX)), ratio(best))
 
 
-def number(value):
-    """Show three digits."""
-    if value is None:
-        return ""
-    if value >= 100:
-        return "%d" % round(value)
-    return "%.2f" % value if value < 10 else "%.1f" % value
+def names():
+    """Yield what can be asked for: (name, text)."""
+    for each in MEASUREMENTS:
+        yield each.name, each.text
+    yield growth.NAME, growth.TEXT
 
 
-def print_table(table):
-    """Print it in Markdown, so that it can be pasted."""
-    table = [list(row) for row in table]
-    widths = [max(map(len, column)) for column in zip(*table)]
-    table[1:1] = [["-" * width for width in widths]]
-    for row in table:
-        print("| %s |" % " | ".join(
-            cell.rjust(width) if place > 1 else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths))))
-
-
-def machine():
-    model = ""
-    with contextlib.suppress(OSError, AttributeError):
-        with open("/proc/cpuinfo") as file:
-            model = ", " + re.search(
-                r"model name\s*: (.*)", file.read()).group(1)
-    busy = ", load %.1f before it" % os.getloadavg()[0] \
-        if hasattr(os, "getloadavg") else ""
-    return "%s; %s %s; %s, %s cores%s%s" % (
-        time.strftime("%Y-%m-%d"), platform.python_implementation(),
-        platform.python_version(), platform.system(), os.cpu_count(), model,
-        busy)
+def compare(chosen, options):
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(folder, options.seconds)
+        with bench.stack:
+            show_progress("making %d files, starting the servers"
+                          % (PROJECTS * FILES))
+            bench.prepare({name for each in chosen for name in each.servers})
+            settle([each.process for each in bench.servers.values()])
+            found = run(bench, chosen, options.rounds)
+    print("%d projects, %d files; median of %d rounds of %d s; load from %s"
+          % (PROJECTS + 2, PROJECTS * FILES + 11, options.rounds,
+             options.seconds, GENERATOR))
+    for text in bench.missing:
+        print("not measured: " + text)
+    print()
+    print_table(rows(chosen, found))
 
 
 def main():
@@ -688,35 +587,23 @@ def main():
     parser.add_argument("--list", action="store_true",
                         help="list the names of the measurements")
     parser.add_argument("--only", metavar="NAME", action="append",
-                        choices=[each.name for each in MEASUREMENTS],
+                        choices=[name for name, _ in names()],
                         help="measure this alone; may be repeated")
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
     parser.add_argument("--seconds", type=int, default=1, metavar="N",
                         help="of load for each figure")
     options = parser.parse_args()
     if options.list:
-        for each in MEASUREMENTS:
-            print("%-14s %s" % (each.name, each.text))
+        for pair in names():
+            print("%-14s %s" % pair)
         return 0
     chosen = [each for each in MEASUREMENTS
               if not options.only or each.name in options.only]
     print(machine())
-    with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(folder, options.seconds)
-        with bench.stack:
-            show_progress("making %d files, starting the servers"
-                          % (PROJECTS * FILES))
-            bench.prepare({name for each in chosen for name in each.servers})
-            settle(bench.servers.values())
-            found = run(bench, chosen, options.rounds)
-    print("%d projects, %d files; median of %d rounds of %d s; load from %s"
-          % (PROJECTS + 2, PROJECTS * FILES + 11, options.rounds,
-             options.seconds, "wrk" if bench.wrk else "Python, since wrk is "
-             "not installed: it is slower than what it measures"))
-    for text in bench.missing:
-        print("not measured: " + text)
-    print()
-    print_table(rows(chosen, found))
+    if chosen:
+        compare(chosen, options)
+    if growth.NAME in (options.only or ()):
+        growth.run(growth.SIZES, options.seconds, growth.PICTURE)
     return 0
 
 
