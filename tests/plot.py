@@ -45,7 +45,7 @@ def svg(title, sizes, panels, caption):
     """Return the text of a picture of panels in two columns.
 
     Args:
-        sizes: places on the logarithmic x axis, rising.
+        sizes: places on the logarithmic x axis, rising; two or more.
         panels: each line has as many values, all above 0.
         caption: lines of text below.
     """
