@@ -32,7 +32,7 @@ PICTURE = os.path.join(os.path.dirname(os.path.abspath(__file__)),
                        "growth.svg")
 SIZES = 1000, 10000, 100000, 300000  # files
 EACH = 10       # files of a project
-PATIENCE = 240  # seconds; whoever reads ahead for longer is not waited for
+PATIENCE = 600  # seconds; whoever reads ahead for longer is not waited for
 DROPPED = 5     # new files, one after the other
 HTML = (("Accept", "text/html"),)
 JSON = {"Accept": "application/vnd.pypi.simple.v1+json"}
