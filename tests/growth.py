@@ -33,6 +33,7 @@ PICTURE = os.path.join(os.path.dirname(os.path.abspath(__file__)),
 SIZES = 1000, 10000, 100000, 300000  # files
 EACH = 10       # files of a project
 PATIENCE = 600  # seconds; whoever reads ahead for longer is not waited for
+ROUNDS = 3      # of load
 DROPPED = 5     # new files, one after the other
 HTML = (("Accept", "text/html"),)
 JSON = {"Accept": "application/vnd.pypi.simple.v1+json"}
@@ -47,8 +48,8 @@ class Figures(NamedTuple):
     memory: Optional[float]  # MiB after that
     ahead: Optional[float]   # seconds until all was read ahead
     read: Optional[float]    # MiB then
-    same: float     # answers per second, one page again and again
-    other: float    # the same, pages of all projects
+    same: Optional[float]   # answers per second, one page again and again
+    other: Optional[float]  # the same, pages of all projects
     listed: float   # seconds until a new file is listed
     p99: float      # milliseconds of other requests meanwhile
 
@@ -124,13 +125,23 @@ def measure(root, files, seconds):
         show_progress("%d files: pages" % files)
         paths = ["/simple/%s/" % name for name in names]
         random.Random(files).shuffle(paths)
-        same = rate(port, Request(("/simple/%s/" % middle,), 1, HTML),
-                    seconds)
-        other = rate(port, Request(tuple(paths), 1, HTML), seconds)
+        same, other = rates(port, (("/simple/%s/" % middle,), tuple(paths)),
+                            seconds)
         show_progress("%d files: new files" % files)
         seen, p99 = drop(root, port, paths)
     return Figures(files, start, page, before, ahead, after, same, other,
                    seen, p99)
+
+
+def rates(port, kinds, seconds):
+    """Return the median of answers per second for each kind of paths.
+
+    They take turns: another program may be busy for a while.
+    """
+    rounds = [[rate(port, Request(paths, 1, HTML), seconds)
+               for paths in kinds] for _ in range(ROUNDS)]
+    return [None if None in found else statistics.median(found)
+            for found in zip(*rounds)]
 
 
 def digests(root, name):
