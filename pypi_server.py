@@ -4599,6 +4599,7 @@ RETRY_LATEST = 60.0
 FORGET_INTERVAL = 3600.0
 # seconds between two looks of the thread that reads ahead of requests
 WARM_INTERVAL = 1.0
+BATCH = 500  # projects that it reads before it writes down what it found
 # Files whose answers are kept in memory; each costs about 1 KiB with its
 # share of the rendered pages.
 KEEP_FILES = 20000
@@ -5067,6 +5068,20 @@ class Directories:
         brief = self.briefs.get(name)
         return brief is not None and brief.archives is archives
 
+    def pack(self, names: Iterable[str]) -> None:
+        """Let briefs of projects lie side by side in memory.
+
+        They were made among much that is gone, and a few bytes of them hold
+        back a block of 16 KiB each: half of the memory of 10,000 projects.
+        """
+        found = [self.briefs[name] for name in names if name in self.briefs]
+        copies = json.loads(json.dumps([brief[1:] for brief in found]))
+        for brief, values in zip(found, copies):
+            if self.briefs.get(brief.name) is brief:
+                self.briefs[brief.name] = Brief._make(
+                    [brief.archives] + values[:-1]
+                    + [tuple(map(tuple, values[-1]))])
+
     def is_read(self, archives: Sequence[Archive]) -> bool:
         """Tell whether the facts of all these are known as they are now."""
         known = self.reader.cache.get([archive.path for archive in archives])
@@ -5162,6 +5177,7 @@ class Warmer:
                 del done[name]
         begun, watch, self.watch = time.monotonic(), self.watch, None
         count = 0
+        batch: List[str] = []
         for name, archives in snapshot.projects.items():
             if done.get(name) is archives or not (
                     self.reads or self.directories.is_read(archives)):
@@ -5173,12 +5189,18 @@ class Warmer:
             if state.settled:
                 done[name] = archives
             count += 1
+            batch.append(name)
+            if len(batch) == BATCH:
+                self.directories.reader.cache.flush()
+                self.directories.pack(batch)
+                batch.clear()
             if watch:
                 watch(started - begun, count, len(snapshot.projects))
             # At most half of one core, and requests come first.
             if self.stopping.wait(min(time.monotonic() - started, 1.0)):
                 return
-        if count > 1000:
+        if count >= BATCH:
+            self.directories.pack(batch)
             give_back_memory()
 
 
