@@ -10526,7 +10526,7 @@ location ~ ^/packages/.+\\.metadata$ {
     gzip_static on;
     add_header Cache-Control no-cache;
 }
-location ~ ^/packages/. {
+location ~ ^/packages/(?!index\\.html$). {
     types { }
     default_type application/octet-stream;
     add_header X-Content-Type-Options nosniff;
