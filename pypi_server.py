@@ -2320,9 +2320,9 @@ for (const place of all(".copy")) {
 }
 
 // Searching while typing.
-const results = one("#results");
-if (results) {
-  const input = one("#query");
+const input = one("#query");
+if (input) {
+  const results = one("#results");
   let timer = 0;
   let last = input.value;
   const search = async () => {
@@ -2434,6 +2434,8 @@ WORDS_LIMIT = 300               # characters of a summary, an author, ...
 LIST_LIMIT = 300               # files, dependencies, classifiers
 GRID_PYTHONS = 24              # columns of the grid, at the most ...
 GRID_PLATFORMS = 12            # ... for each of so many platforms
+# Stands for the address of a site that does not know its own.
+NO_ADDRESS = "https://HOST"
 # As far as Markdown goes on without it: no brackets, no stop at the end.
 LINK = re.compile(
     r"https?://[^\s<>\"'`\\{}|^()\[\]]*[^\s<>\"'`\\{}|^()\[\].,;:!?*_]")
@@ -2474,6 +2476,8 @@ class Place(NamedTuple):
     base: str    # its whole URL
     locked: Tuple[str, ...] = ()  # actions that need an account
     uploads: bool = False         # they are possible, perhaps by an account
+    is_static: bool = False       # a plain file: nothing answers a query
+    packages: str = ""            # URL of the archives; "" for the index's
 
 
 class Brief(NamedTuple):
@@ -2614,10 +2618,11 @@ def people_page(place: Place, title: str, *content: str, here: str = ""
         {"aria_current": "page"} if path == here else {}))
         for path, text in (("search/", "Projects"), ("simple/", "Simple API"),
                            ("withheld/", "Not served"))]
-    brand = tag("a", tag("img", src=place.up + "favicon.ico", alt="",
+    brand = tag("a", tag("img", src=place.up + "-/icon.svg", alt="",
                          width="24", height="24"),
                 "Package index", href=place.up or "./", class_="brand")
-    search = "" if here in ("home", "search/") else searching(place)
+    search = "" if here in ("home", "search/") or place.is_static \
+        else searching(place)
     return make_page(HTML, join(
         Html("<!DOCTYPE html>\n"), tag(
             "html", tag(
@@ -2626,7 +2631,7 @@ def people_page(place: Place, title: str, *content: str, here: str = ""
                     content="width=device-width, initial-scale=1"),
                 tag("title", title),
                 tag("link", rel="icon", type="image/svg+xml",
-                    href=place.up + "favicon.ico"),
+                    href=place.up + "-/icon.svg"),
                 tag("link", rel="stylesheet",
                     href=place.up + "-/style.css"),
                 tag("script", src=place.up + "-/script.js", defer=True)),
@@ -2655,9 +2660,11 @@ def page_links(page: int, pages: int, query: str = "") -> Html:
                *links[page > 1:], class_="pages", aria_label="Pages")
 
 
-def cut_page(rows: Sequence[Value], page: int
+def cut_page(place: Place, rows: Sequence[Value], page: int
              ) -> Tuple[Sequence[Value], int, int]:
     """Return (rows of a page, its number, number of pages)."""
+    if place.is_static:
+        return rows, 1, 1
     pages = max(1, -(-len(rows) // ROWS))
     page = min(max(page, 1), pages)
     return rows[(page - 1) * ROWS:page * ROWS], page, pages
@@ -2672,7 +2679,9 @@ def home_page(place: Place, totals: Optional[Totals]) -> Page:
     content = [
         tag("h1", "Python packages"),
         tag("p", "A package index for pip, uv, poetry, PDM and twine.",
-            class_="lead soft"), searching(place)]
+            class_="lead soft"),
+        tag("p", tag("a", "All projects", href="search/"))
+        if place.is_static else searching(place)]
     if totals:
         content.append(tag("dl", *(
             tag("div", tag("dt", noun), tag("dd", shown))
@@ -2684,7 +2693,7 @@ def home_page(place: Place, totals: Optional[Totals]) -> Page:
     content += [tag("h2", "Use this index"), *access_notes(place),
                 tag("div", *map(config_card, configurations(place)),
                     class_="cards")]
-    if not place.uploads:
+    if not place.uploads and not place.is_static:
         content.append(tag(
             "p", "Nothing can be uploaded here; wheels and sdists are copied "
             "into the package directory.", class_="soft"))
@@ -2734,7 +2743,10 @@ def access_notes(place: Place) -> List[Html]:
                 "PASSWORD"), " in ", tag("code", "~/.netrc"),
             " tells it to pip, uv and PDM; poetry keeps it with ",
             tag("code", "poetry config http-basic.local USER"), "."))
-    if url.scheme == "https":
+    if place.base.startswith(NO_ADDRESS + "/"):
+        notes.append(join("Write the address of this site for ",
+                          tag("code", NO_ADDRESS), "."))
+    elif url.scheme == "https":
         notes.append(join(
             "If the certificate is not from a public authority, name its CA "
             "to the clients: ", tag("code", "pip --cert CA.pem"), ", and ",
@@ -2837,7 +2849,7 @@ def rank_all(briefs: Iterable[Brief], terms: Sequence[str]) -> List[Brief]:
 def search_page(place: Place, query: str, found: Sequence[Brief], page: int
                 ) -> Page:
     """Render a page of the projects that were found, or of all."""
-    shown, page, pages = cut_page(found, page)
+    shown, page, pages = cut_page(place, found, page)
     count = count_text(len(found), "project")
     if query:
         count += f" for “{query}”"
@@ -2845,7 +2857,8 @@ def search_page(place: Place, query: str, found: Sequence[Brief], page: int
     return people_page(
         place, f"{query} - search" if query else "Projects",
         tag("h1", "Projects"),
-        searching(place, query, id="query", autofocus=True),
+        "" if place.is_static
+        else searching(place, query, id="query", autofocus=True),
         tag("p", count, id="count", class_="soft", role="status"),
         tag("div", tag("ul", *(brief_row(place, brief) for brief in shown),
                        class_="rows") if shown else tag(
@@ -2860,7 +2873,9 @@ def search_page(place: Place, query: str, found: Sequence[Brief], page: int
 def withheld_page(place: Place, ignored: Sequence[Ignored], page: int,
                   read: int, projects: int) -> Page:
     """Render the files that are not served, why, and what to do."""
-    shown, page, pages = cut_page(ignored, page)
+    shown, page, pages = cut_page(place, ignored, page)
+    as_json = "index.json" if place.is_static \
+        else "?format=" + quote(JSON, safe="")
     rows = [tag("li", tag("p", tag("span", entry.file, class_="name"), " ",
                           tag("span", entry.kind, class_="badge half")),
                 tag("p", sentence(entry.reason)),
@@ -2869,8 +2884,7 @@ def withheld_page(place: Place, ignored: Sequence[Ignored], page: int,
     return people_page(
         place, "Not served", tag("h1", "What is not served, and why"),
         tag("p", "Files in the package directories that no client gets to "
-            "see; also ", tag("a", "as JSON", href="?format="
-                              + quote(JSON, safe="")), ".",
+            "see; also ", tag("a", "as JSON", href=as_json), ".",
             class_="lead soft"),
         reading_note(read, projects),
         tag("ul", *rows, class_="rows") if rows else tag(
@@ -3134,9 +3148,12 @@ def release_grid(place: Place, name: str, shown: str,
         current: Dict[str, Union[str, bool]] = {
             "aria_current": "page"} if version == shown else {}
         yanked = all(file.yanked is not None for file in files)
-        rows.append(tag("tr", tag("th", tag(
-            "a", version, href=release_url(place, name, version), **current),
-            scope="row", class_="yanked" if yanked else "release"), *(
+        link = tag("a", version, href=release_url(place, name, version),
+                   **current)
+        rows.append(tag("tr", tag(
+            "th", link if is_file_name(version) or not place.is_static
+            else version, scope="row",
+            class_="yanked" if yanked else "release"), *(
                 Html('<td class="%s">%s</td>' % (
                     cell + " first" * (at % len(pythons) == 0), CELLS[cell]))
                 for at, cell in enumerate(
@@ -3151,6 +3168,15 @@ def release_grid(place: Place, name: str, shown: str,
             tag("tr", tag("td"), *heads * len(platforms))),
         tag("tbody", *rows), class_="grid"), class_="scroll", tabindex="0",
         role="region", aria_label="Releases"), key)
+
+
+def is_file_name(version: str) -> bool:
+    """Tell whether a site can have a directory of that name for a release.
+
+    A version may be any text, such as ".." or the name of a page.
+    """
+    return version not in ("", ".", "..", "json", "index.html",
+                           "index.html.gz")
 
 
 def release_url(place: Place, name: str, version: str) -> str:
@@ -3172,7 +3198,7 @@ def file_row(place: Place, file: File) -> Html:
         more.append(("signature", SIGNATURE))
     if file.provenance:
         more.append(("provenance", PROVENANCE))
-    url = file_url(file, place.up)
+    url = file_url(file, place.up, place.packages)
     return tag(
         "li", tag("p", tag("a", archive.filename, href=url, class_="name"),
                   *badges),
@@ -3187,6 +3213,8 @@ def file_row(place: Place, file: File) -> Html:
 def dependencies(place: Place, requirements: Sequence[str],
                  hosted: AbstractSet[str]) -> List[Html]:
     """Return a list item for each requirement, with where it leads."""
+    if place.is_static:  # its pages do not depend on other projects
+        return [tag("li", requirement) for requirement in requirements]
     items = []
     for requirement in requirements:
         found = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement)
@@ -3260,20 +3288,17 @@ def status_note(project: Project) -> Html:
 
 def project_page(place: Place, project: Project, version: str,
                  metadata: Mapping[str, List[str]],
-                 hosted: AbstractSet[str], page: int) -> Page:
+                 hosted: AbstractSet[str], page: Optional[int]) -> Page:
     """Render a release of a project, and the grid of all of them.
 
     Args:
         version: normalized; "" when there is none to show.
         metadata: of a file of that release, see parse_metadata().
         hosted: normalized names of the projects that are here.
-        page: of the grid; 0 for the one that has this release.
+        page: of the grid; 0 for the one that has this release; None for no
+            grid and nothing else of other releases.
     """
     releases = releases_of(listed_files(project))
-    if not page:
-        page = 1 + next((at for at, (found, _) in enumerate(releases)
-                         if found == version), 0) // ROWS
-    shown, page, pages = cut_page(releases, page)
     files = dict(releases).get(version, [])
     title = first(metadata, "name") or project.name
     content = [
@@ -3281,12 +3306,15 @@ def project_page(place: Place, project: Project, version: str,
         tag("p", first(metadata, "summary")[:WORDS_LIMIT], class_="lead"),
         status_note(project)]
     if files:
-        content += [
-            copyable(install_command(place, project, version), "command"),
-            tag("h2", count_text(len(releases), "release")),
-            release_grid(place, project.name, version, shown,
-                         metadata.get("classifier", ())),
-            page_links(page, pages)]
+        is_latest = page is not None and version == normalize_version(
+            latest_version(listed_files(project)))
+        content.append(copyable(install_command(
+            place, project.name + ("" if is_latest else f"=={version}")),
+            "command"))
+        content += [tag("p", tag("a", "All releases", href="../"))] \
+            if page is None else release_part(
+                place, project.name, version, releases, page,
+                metadata.get("classifier", ()))
     left = []
     if files:
         left += [tag("h2", f"Files of {version}"),
@@ -3296,7 +3324,7 @@ def project_page(place: Place, project: Project, version: str,
         left.append(tag("p", tag(
             "a", f"All {len(files):,} files", href=f"{place.up}simple/"
             f"{quote(project.name)}/")))
-    if project.withheld:
+    if project.withheld and page is not None:
         left.append(tag("p", count_text(len(project.withheld), "file"),
                         " of this project not served: ",
                         tag("a", "see why", href=place.up + "withheld/"),
@@ -3308,12 +3336,22 @@ def project_page(place: Place, project: Project, version: str,
             class_="columns"), upload_form(place))
 
 
-def install_command(place: Place, project: Project, version: str) -> str:
-    """Return the command that installs a release, or the latest one."""
+def release_part(place: Place, name: str, version: str,
+                 releases: Sequence[Tuple[str, List[File]]], page: int,
+                 classifiers: Sequence[str]) -> List[Html]:
+    """Render a page of all releases; 0 for the one that has this one."""
+    if not page:
+        page = 1 + next((at for at, (found, _) in enumerate(releases)
+                         if found == version), 0) // ROWS
+    shown, page, pages = cut_page(place, releases, page)
+    return [tag("h2", count_text(len(releases), "release")),
+            release_grid(place, name, version, shown, classifiers),
+            page_links(page, pages)]
+
+
+def install_command(place: Place, requirement: str) -> str:
     texts = configurations(place)[0][2]
-    latest = normalize_version(latest_version(listed_files(project)))
-    pinned = "" if version == latest else f"=={version}"
-    return texts[0].replace("PROJECT", shlex.quote(project.name + pinned))
+    return texts[0].replace("PROJECT", shlex.quote(requirement))
 
 
 def description(metadata: Mapping[str, List[str]]) -> List[Html]:
@@ -4964,8 +5002,7 @@ class Directories:
                                      file.archive.filename))
         status, reason = self.status(name, snapshot)
         project = Project(name, tuple(files), status, reason, tuple(refused))
-        self.briefs[name] = brief_of(project, archives)
-        self.noted += 1
+        self.note(brief_of(project, archives))
         return State(
             project, {file.archive.filename: file for file in files},
             snapshot, seen, until, settled, algorithms)
@@ -5062,6 +5099,10 @@ class Directories:
                 self.reader.cache.forget(root, there)
 
     # For lists
+
+    def note(self, brief: Brief) -> None:
+        self.briefs[brief.name] = brief
+        self.noted += 1
 
     def is_noted(self, name: str, archives: Tuple[Archive, ...]) -> bool:
         """Tell whether the brief of a project is of these archives."""
@@ -5281,6 +5322,8 @@ class Lists:
         archives = catalogue.snapshot.archives
         for brief in catalogue.briefs:
             for filename, problem in brief.withheld:
+                if filename not in archives:  # it has just gone
+                    continue
                 yield Ignored(
                     archives[filename].location,
                     "unfinished" if problem == UNSETTLED else "broken",
@@ -5860,6 +5903,9 @@ def place_of(request: Request, app: Optional[App] = None) -> Place:
     up = "../" * (request.path.count("/") - 1)
     if app is None:
         return Place(up, request.base)
+    if app.config.site:
+        return Place(up, request.base, is_static=True,
+                     packages=app.config.packages_url)
     locked = app.config.authenticated
     return Place(up, request.base, locked, not app.config.read_only and (
         "update" not in locked or app.check is not None))
@@ -5917,8 +5963,9 @@ def home(app: App, request: Request) -> Response:
 
 
 def look_of_pages(app: App, request: Request, name: str) -> Response:
-    """Answer with the stylesheet or the script of the pages for people."""
-    kinds = {"style.css": ("text/css", STYLE),
+    """Answer with what the pages for people load."""
+    kinds = {"icon.svg": ("image/svg+xml", ICON),
+             "style.css": ("text/css", STYLE),
              "script.js": ("text/javascript", SCRIPT)}
     if name not in kinds:
         raise HTTPError(404, "nothing at this address")
@@ -5989,7 +6036,8 @@ def project_for_people(app: App, request: Request, project: str,
     if version and not files:
         raise HTTPError(404, f"no release {version!r} of {name!r}")
     place = place_of(request, app)
-    page = page_number(query_values(request))
+    page = None if place.is_static and version \
+        else page_number(query_values(request))
     snapshot = app.directories.tree.snapshot
 
     def render() -> Page:
@@ -10437,7 +10485,8 @@ def check_all(config: Config) -> int:
 # In the site, hidden: what was written and from what, settings for nginx,
 # and files on their way.  Everything else in the site can be looked at.
 STATE = ".pypi-server"
-SITE_PARTS = ("simple", "packages", "pypi")
+SITE_PARTS = ("simple", "packages", "pypi", "project", "search", "withheld",
+              "-")
 NGINX_MAPS = """\
 # Which file is the page: by ?format=, else by Accept.  For the http block.
 map $http_accept $pypi_accepted {
@@ -10490,7 +10539,7 @@ location ~ ^/pypi/.+/json/?$ {
     add_header Access-Control-Allow-Origin *;
     try_files $uri =404;
 }
-location ~ ^/([^/]+)/json/?$ {
+location ~ ^/(?!project/)([^/]+)/json/?$ {
     rewrite ^/([^/]+)/json/?$ /pypi/$1/json last;
 }
 location ~ ^/packages/.+\\.metadata$ {
@@ -10499,7 +10548,7 @@ location ~ ^/packages/.+\\.metadata$ {
     gzip_static on;
     add_header Cache-Control no-cache;
 }
-location ~ ^/packages/. {
+location ~ ^/packages/(?!index\\.html$). {
     types { }
     default_type application/octet-stream;
     add_header X-Content-Type-Options nosniff;
@@ -10507,13 +10556,18 @@ location ~ ^/packages/. {
 location / {
     types {
         text/html html;
-        image/gif ico;
+        text/css css;
+        text/javascript js;
+        image/svg+xml ico svg;
+        application/json json;
     }
     charset utf-8;
+    charset_types text/css text/javascript;
     gzip_static on;
     add_header Cache-Control no-cache;
-}
-"""
+    add_header X-Content-Type-Options nosniff;
+%s}
+""" % "".join(map('    add_header {0[0]} "{0[1]}";\n'.format, FOR_PEOPLE))
 
 
 class Record(NamedTuple):
@@ -10524,9 +10578,10 @@ class Record(NamedTuple):
     archives: Mapping[str, str]  # sha256 by location; oldest first
     # By version: a fingerprint of what it was made from, and its own files.
     releases: Mapping[str, Tuple[str, Mapping[str, int]]]
+    brief: Sequence[Any]  # a Brief without its archives
 
 
-UNKNOWN = Record("", {}, {}, {})
+UNKNOWN = Record("", {}, {}, {}, ())
 
 
 def paths_of(record: Record) -> Set[str]:
@@ -10757,18 +10812,27 @@ def check_apart(site: str, roots: Sequence[str]) -> None:
 
 NAMES_INTERVAL = 1.0  # seconds between two looks at names, in --watch
 LOOK_SHARE = 10       # all files are looked at in one part of so many
-# Written where the address of the site is not known.
-NO_ADDRESS = "http://HOST"
+# Pages that show whole addresses of the site, and not only links.
+PEOPLE_PARTS = ("/project/", "/search/", "/withheld/")
 
-# The pages of a project and of the index: (path, Accept, file of the site).
+# What all pages for people load, the pages of a project, and those of the
+# index: (path, Accept, file of the site).
+LOOK_PAGES = (
+    ("/-/icon.svg", "", "-/icon.svg"),
+    ("/-/style.css", "", "-/style.css"),
+    ("/-/script.js", "", "-/script.js"))
 PROJECT_PAGES = (
     ("/pypi/{project}/json", JSON, "pypi/{project}/json"),
     ("/simple/{project}/", SIMPLE_JSON, "simple/{project}/index.json"),
-    ("/simple/{project}/", HTML, "simple/{project}/index.html"))
+    ("/simple/{project}/", HTML, "simple/{project}/index.html"),
+    ("/project/{project}/", HTML, "project/{project}/index.html"))
 INDEX_PAGES = (
     ("/simple/", SIMPLE_JSON, "simple/index.json"),
     ("/simple/", HTML, "simple/index.html"),
     ("/favicon.ico", "", "favicon.ico"),
+    ("/withheld/", JSON, "withheld/index.json"),
+    ("/withheld/", HTML, "withheld/index.html"),
+    ("/search/", HTML, "search/index.html"),
     ("/", HTML, "index.html"))
 
 
@@ -10836,7 +10900,9 @@ class Exporter:
         self.directories = Still(
             self.config.roots, app.directories.reader.cache,
             {"sha256", "md5", "blake2b_256", self.config.hash_algo} - {""})
-        self.app = app._replace(directories=self.directories)
+        self.app = app._replace(
+            directories=self.directories,
+            lists=Lists(self.directories, app.warmer))
         self.site = Site(config.site, self.config.roots)
         # The same files under other settings, or by another program, make
         # other pages.
@@ -10848,7 +10914,8 @@ class Exporter:
         self.failures: Dict[str, str] = {}  # why a project must wait
         self.gone: Set[str] = set()  # paths that no page shows any more
         self.is_linking = not self.config.copy
-        self.is_indexed = False  # the pages of the index are up to date
+        self.is_indexed = False  # the pages of the index are up to date,
+        self.indexed = self.directories.held  # with these names
         self.is_swept = self.site.is_swept()
 
     # Pages
@@ -10861,8 +10928,9 @@ class Exporter:
             OSError: the site cannot be written.
         """
         base = self.config.server_base_url + "/"
-        if path == "/" and not base.startswith("http"):
-            base = NO_ADDRESS + base
+        if path == "/" or path.startswith(PEOPLE_PARTS):
+            if not base.startswith("http"):
+                base = NO_ADDRESS + base
         elif not self.config.server_base_url:
             base = "../" * (path.count("/") - 1)
         route, arguments = find_route(self.app, "GET", path)
@@ -10895,6 +10963,10 @@ class Exporter:
                            for _, files in record.releases.values()):
             return False
         self.done[name] = sources, tuple(record.archives)
+        *brief, refused = record.brief
+        self.directories.note(Brief._make((
+            self.directories.held.projects[name], *brief,
+            tuple(map(tuple, refused)))))
         return True
 
     def export(self, name: str) -> None:
@@ -10911,7 +10983,8 @@ class Exporter:
                 files, lambda file: version_key(file.archive.version)):
             release = list(group)
             version = normalize_version(release[0].archive.version)
-            releases[version] = self.export_release(version, release, before)
+            releases[version] = self.export_release(
+                version, release, state.project, before)
         shown: Dict[str, int] = {}
         for path, accept, page in PROJECT_PAGES[0 if files else 1:]:
             shown.update(self.page(
@@ -10920,7 +10993,8 @@ class Exporter:
         record = Record(
             self.sources(state.seen) if state.settled else "", shown,
             {file.archive.location: file.facts.digests["sha256"]
-             for file in files}, releases)
+             for file in files}, releases,
+            brief_of(state.project, ())[1:])
         self.site.write(self.site.record_path(name), json.dumps(
             record._asdict()).encode())
         self.gone |= paths_of(before) - paths_of(record)
@@ -10954,26 +11028,30 @@ class Exporter:
         return self.site.place(name, file, known, False)
 
     def export_release(self, version: str, files: Sequence[File],
-                       before: Record) -> Tuple[str, Mapping[str, int]]:
+                       project: Project, before: Record
+                       ) -> Tuple[str, Mapping[str, int]]:
         """Write what is told of a release and its archives alone.
 
         Returns:
             a fingerprint of what it was made from, {path in the site: bytes}.
         """
-        made_from = fingerprint(self.settings, [
-            (file.archive.location, file.identity.size,
-             file.identity.mtime_ns, sorted(file.facts.digests.items()),
-             file.yanked, file.signed, file.provenance) for file in files])
+        made_from = fingerprint(
+            self.settings, project.status, project.reason, [
+                (file.archive.location, file.identity.size,
+                 file.identity.mtime_ns, sorted(file.facts.digests.items()),
+                 file.yanked, file.signed, file.provenance)
+                for file in files])
         known = before.releases.get(version)
         if known and known[0] == made_from and self.site.has(known[1]):
             return known
         found: Dict[str, int] = {}
         for file in files:
             found.update(self.export_facts(file))
-        # What else such a version could mean is another address.
-        if version not in ("", ".", "..", "json"):
-            name = f"pypi/{files[0].archive.project}/{version}/json"
+        if is_file_name(version):
+            name = f"pypi/{project.name}/{version}/json"
             found.update(self.page(name, "/" + name, JSON))
+            path = f"project/{project.name}/{version}/"
+            found.update(self.page(path + "index.html", "/" + path, HTML))
         return made_from, found
 
     def export_facts(self, file: File) -> Dict[str, int]:
@@ -11012,6 +11090,12 @@ class Exporter:
             self.failures[name] = "it changes while it is exported"
 
     # All projects
+
+    def export_look(self) -> None:
+        """Write what pages load, before the first of them."""
+        if not self.is_indexed:
+            for path, accept, name in LOOK_PAGES:
+                self.page(name, path, accept)
 
     def export_all(self, names: Sequence[str], progress: Progress) -> None:
         """Export those projects that changed.
@@ -11058,16 +11142,17 @@ class Exporter:
             if name in self.done or os.path.exists(
                 self.site.path(f"simple/{name}/index.html"))})
         try:
+            for path, accept, name in INDEX_PAGES:
+                self.page(name, path, accept)
             page = archives_html(
                 (location for name in sorted(self.directories.held.projects)
                  for location in self.done.get(name, ("", ()))[1]),
                 self.config.packages_url)
             self.site.write_page(
                 "packages/index.html", page.body, page.compressed)
-            for path, accept, name in INDEX_PAGES:
-                self.page(name, path, accept)
         finally:
             self.directories.held = snapshot
+        self.indexed = snapshot
         for name, text in (("nginx-map.conf", NGINX_MAPS),
                            ("nginx-locations.conf", NGINX_LOCATIONS)):
             self.site.write(f"{STATE}/{name}", text.encode())
@@ -11077,7 +11162,8 @@ class Exporter:
         """Remove what is no longer there: pages before their files."""
         there = self.directories.held.projects.keys()
         known = {path + end for path in (
-            "packages/index.html", *(path for _, _, path in INDEX_PAGES))
+            "packages/index.html",
+            *(path for _, _, path in LOOK_PAGES + INDEX_PAGES))
             for end in ("", ".gz")}
         is_sweeping = not self.is_swept and not self.failures
         for name in self.site.recorded():
@@ -11091,7 +11177,8 @@ class Exporter:
             self.is_swept = True
         self.site.remove(sorted(self.gone, key=lambda path: (
             path.startswith(STATE), path.startswith("packages/"),
-            not path.startswith("simple/"), path)))
+            not path.startswith("project/"), not path.startswith("simple/"),
+            path.count("/"), path)))
 
     def run(self, names: Sequence[str], progress: Progress) -> None:
         """Bring the site up to date with these projects.
@@ -11107,12 +11194,13 @@ class Exporter:
             raise UsageError(
                 f"{', '.join(self.config.roots)} has no archive at all, and "
                 f"the site has; remove {self.site.root!r} if that is meant")
+        self.export_look()
         self.export_all(names, progress)
         for lost in (self.done, self.failures):
             for name in lost.keys() - snapshot.projects.keys():
                 del lost[name]
                 self.is_indexed = False
-        if not self.is_indexed:
+        if not self.is_indexed or self.indexed is not snapshot:
             self.export_index()
         if self.failures:  # who knows what is half done
             self.is_swept = False

@@ -22,6 +22,7 @@ from tests import archives
 from tests.helpers import (
     SCRIPT, DirectoryTestCase, ServerProcess, anchors, ask, texts, wait_for,
 )
+from tests.test_people import Parsed, core, with_metadata
 
 STATE = ".pypi-server"
 SIMPLE_JSON = pypi_server.SIMPLE_JSON
@@ -40,11 +41,23 @@ COMPANIONS = {
     "foo-1.0-py3-none-any.whl.provenance": b'{"version": 1}',
     "deep/er/foo-1.1.tar.gz.yanked": b"broken <on> Tuesdays\n",
     "bar-baz.status": b"deprecated use foo\n"}
+RELEASES = ("foo/1.0", "foo/1.0+local.1", "foo/1.1", "foo/1.2", "foo/1.3",
+            "foo/1.4", "bar-baz/0.1", "old/2004r1-final")
+PEOPLE = {path + "index.html" for path in (
+    "", "search/", "withheld/", "project/foo/", "project/bar-baz/",
+    "project/old/", *("project/%s/" % release for release in RELEASES))}
 
 
 def put_all(root):
     for path, data in list(FILES.items()) + list(COMPANIONS.items()):
         archives.put(root, path, data)
+
+
+def links(page):
+    """Return all that a page leads to or loads, and where its forms go."""
+    return [value for _, attributes in Parsed(page.decode()).found
+            for key, value in attributes.items()
+            if key in ("href", "src", "action")]
 
 
 def tree(folder, state=False):
@@ -146,16 +159,18 @@ class TestPages(ExportTestCase):
             self.run_export(*options)
             wait_for(lambda: len(texts(server.get("packages/").body)) == len(
                 FILES), "all are listed")
-            paths = [("", "", "index.html"), ("favicon.ico", "", None),
-                     ("packages/", "", "packages/index.html")]
+            paths = [("favicon.ico", "", None),
+                     ("packages/", "", "packages/index.html"),
+                     ("-/style.css", "", None), ("-/script.js", "", None),
+                     ("-/icon.svg", "", None),
+                     ("withheld/", "application/json",
+                      "withheld/index.json")]
             for path in ("simple/", "simple/foo/", "simple/bar-baz/",
                          "simple/old/"):
                 paths += [(path, "text/html", path + "index.html"),
                           (path, SIMPLE_JSON, path + "index.json")]
             paths += [("pypi/%s/json" % name, "", None) for name in (
-                "foo", "bar-baz", "old", "foo/1.0", "foo/1.0+local.1",
-                "foo/1.1", "foo/1.2", "foo/1.3", "foo/1.4", "bar-baz/0.1",
-                "old/2004r1-final")]
+                "foo", "bar-baz", "old", *RELEASES)]
             paths += [("packages/" + path, "", None)
                       for path in list(FILES) + [
                           name for name in COMPANIONS
@@ -179,7 +194,7 @@ class TestPages(ExportTestCase):
                         self.assertEqual(
                             packed.body, self.read((name or path) + ".gz"))
         expected = {name or path for path, _, name in paths}
-        self.assertEqual(expected, {
+        self.assertEqual(expected | PEOPLE, {
             name for name in tree(self.site)
             if not name.endswith(".gz") or name.endswith(".tar.gz")})
 
@@ -246,9 +261,17 @@ class TestPages(ExportTestCase):
             self.assertLessEqual(
                 {file["url"] for file in page["files"]}, expected)
         self.assertEqual(expected, found)
-        self.assertEqual(expected, {
+        self.assertEqual(expected | {"../withheld/"}, {
             attributes["href"] for attributes, _ in anchors(
                 self.read("packages", "index.html"))})
+        self.assertEqual(
+            expected | {url + "foo-1.0-py3-none-any.whl" + suffix
+                        for suffix in (".metadata", ".asc", ".provenance")},
+            {link for release in RELEASES for link in links(self.read(
+                "project", release, "index.html"))
+             if link.startswith("http")}
+            - {url + pypi_server.quote(path) + ".metadata" for path in FILES
+               if not path.startswith("foo-1.0-")})
         # It belongs beside the archives, but they are not ours.
         self.assertTrue(self.read(
             "packages", "foo-1.0-py3-none-any.whl.metadata"))
@@ -302,6 +325,143 @@ class TestPages(ExportTestCase):
         self.assertTrue(self.read("packages", "foo-...tar.gz"))
 
 
+class TestPeople(ExportTestCase):
+    """The pages for people, where nothing answers but a static host."""
+
+    def test_every_link_of_every_page(self):
+        """No dead link, no form, and every page can be found from home."""
+        put_all(self.root)
+        archives.put(self.root, "notes.txt", b"x")
+        archives.put(self.root, "foo-9.0-py3-none-any.whl", b"broken")
+        self.run_export(site=os.path.join(self.site, "some", "prefix"))
+        seen = set()
+        with Host(self.site) as host:
+            start = host.url + "some/prefix/"
+            waiting = [start]
+            while waiting:
+                url = waiting.pop()
+                answer = host.get(url)
+                self.assertEqual(200, answer.status, url)
+                self.assertNotIn("?", url)
+                self.assertTrue(url.startswith(start), url)
+                seen.add(unquote(url[len(start):]))
+                if not url.endswith("/") or "/simple/" in url:
+                    continue  # see test_every_link_leads_to_its_file
+                self.assertNotIn(b"<form", answer.body)
+                self.assertNotIn(b"<input", answer.body)
+                waiting += {urldefrag(urljoin(url, link))[0] for link
+                            in links(answer.body)} - set(waiting) - {
+                                start + pypi_server.quote(path)
+                                for path in seen}
+            for kind, name in (("text/css", "style.css"),
+                               ("image/svg+xml", "icon.svg")):
+                self.assertIn(kind, host.get(
+                    start + "-/" + name).headers["content-type"])
+        self.assertEqual(
+            {name[:-len("index.html")] for name in PEOPLE}
+            | {"simple/", "withheld/index.json", "-/style.css",
+               "-/script.js", "-/icon.svg"}
+            | {"packages/" + path for path in FILES},
+            {path for path in seen if not path.endswith(
+                (".metadata", ".asc", ".provenance"))})
+
+    def test_addresses(self):
+        self.put("foo", "1.0")
+        for options, base in (
+                ((), "https://HOST/"),
+                (("--server-base-url", "/x"), "https://HOST/x/"),
+                (("--server-base-url", "http://pypi.example/x"),
+                 "http://pypi.example/x/")):
+            self.run_export(*options)
+            for path in "", "project/foo/", "project/foo/1.0/", "search/":
+                with self.subTest(path, options=options):
+                    page = Parsed(self.read(path, "index.html").decode())
+                    self.assertIn(base + "simple/", page.text)
+                    self.assertNotIn("HOST" if "example" in base else
+                                     "pypi.example", page.text)
+            home = Parsed(self.read("index.html").decode())
+            self.assertEqual("HOST" in base, "Write the address of this "
+                             "site for https://HOST ." in home.text)
+            self.assertNotIn("twine upload", home.text)
+
+    def test_counts_of_what_was_written_before(self):
+        """Home tells of all projects, also of those it did not look into."""
+        put_all(self.root)
+        archives.put(self.root, "foo-9.0-py3-none-any.whl", b"broken")
+        self.run_export()
+        self.put("new", "1.0")
+        self.run_export()
+        other = os.path.join(self.folder, "other")
+        self.run_export(site=other)
+        self.assertEqual(tree(other), tree(self.site))
+        home = Parsed(self.read("index.html").decode()).text
+        self.assertIn("projects 4 files 9 in all", home)
+        self.assertIn("bar-baz 0.1 Bar_Baz for tests", Parsed(
+            self.read("search", "index.html").decode()).text)
+        self.assertIn("foo-9.0-py3-none-any.whl", [
+            file["file"] for file in json.loads(self.read(
+                "withheld", "index.json").decode())["files"]])
+
+    def test_a_release_has_one_page_that_others_do_not_change(self):
+        for number in range(60):
+            self.put("foo", "1.%d" % number)
+        self.run_export()
+        page = self.read("project", "foo", "index.html")
+        for number in range(60):
+            self.assertIn("../../project/foo/1.%d/" % number, links(page))
+        before = tree(os.path.join(self.site, "project", "foo"))
+        self.put("foo", "2.0")
+        self.run_export()
+        after = tree(os.path.join(self.site, "project", "foo"))
+        self.assertEqual({"index.html", "index.html.gz"}, {
+            name for name in before if before[name] != after[name]})
+        self.assertIn(b"foo==1.59<", after["1.59/index.html"])
+        self.assertIn(b"/simple/ foo<", after["index.html"])
+        archives.put(self.root, "foo.status", b"archived enough\n")
+        self.run_export()
+        self.assertIn(b"enough", self.read(
+            "project", "foo", "1.59", "index.html"))
+
+    def test_nothing_depends_on_other_projects(self):
+        """Else a page would lead to one that is written later, or gone."""
+        for name, other in ("a", "b"), ("b", "a"):
+            archives.put(
+                self.root, archives.wheel_filename(name, "1.0"),
+                with_metadata(name, "1.0", core(
+                    name, "1.0", "Requires-Dist: %s>=1" % other)))
+        self.run_export()
+        page = self.read("project", "a", "index.html")
+        self.assertIn("b>=1", Parsed(page.decode()).text)
+        self.assertNotIn(b"not here", page)
+        self.assertEqual([], [link for link in links(page)
+                              if "project/b" in link])
+
+    def test_versions_that_are_no_names_of_directories(self):
+        for version in "..", "index.html", "index.html.gz", "json", "1.0":
+            archives.put(self.root, "foo-%s.tar.gz" % version,
+                         archives.sdist("foo", "1"))
+        self.run_export()
+        self.assertEqual(
+            {"index.html", "1.0/index.html"}, {
+                name for name in tree(os.path.join(
+                    self.site, "project", "foo"))
+                if not name.endswith(".gz")})
+        self.assertEqual(["../../project/foo/1.0/"], [
+            link for link in links(self.read("project", "foo", "index.html"))
+            if link.startswith("../../project/")])
+
+    def test_quarantine(self):
+        self.put("foo", "1.0")
+        self.run_export()
+        archives.put(self.root, "foo.status", b"quarantined malware\n")
+        self.run_export("--delete")
+        self.assertFalse(os.path.exists(os.path.join(
+            self.site, "project", "foo", "1.0")))
+        page = self.read("project", "foo", "index.html")
+        self.assertIn(b"malware", page)
+        self.assertNotIn(b"foo-1.0", page)
+
+
 class TestChanges(ExportTestCase):
     def times(self):
         return {name: os.stat(os.path.join(self.site, name)).st_mtime_ns
@@ -331,7 +491,8 @@ class TestChanges(ExportTestCase):
         self.run_export()
         after = self.times()
         self.assertEqual(
-            {"index.html", "packages/index.html"}, {
+            {"index.html", "packages/index.html", "search/index.html",
+             "project/foo/index.html"}, {
                 name for name in before if before[name] != after[name]
                 and not name.startswith(("simple/foo/", "pypi/foo/json"))
                 and not name.endswith(".gz")})
@@ -524,7 +685,25 @@ class TestOrder(ExportTestCase):
                     self.assertTrue(os.path.exists(os.path.join(
                         self.site, path)), path)
                     self.assertTrue(self.read(path + ".metadata"))
+        self.check_people()
         return len(pages)
+
+    def check_people(self):
+        """The links that lead up are to pages that come last."""
+        for name, page in tree(self.site).items():
+            if not name.startswith(("project/", "search/", "index.html")) \
+                    or not name.endswith("html"):
+                continue
+            for link in links(page):
+                path = os.path.normpath(unquote(os.path.join(
+                    os.path.dirname(name), urldefrag(link)[0])))
+                is_up = name.startswith(path + "/")
+                if link.endswith("/"):
+                    path += "/index.html"
+                if path.startswith(("project/p", "packages/", "-/")) \
+                        and not is_up:
+                    self.assertTrue(os.path.exists(os.path.join(
+                        self.site, path)), (name, link))
 
     def test_killed_and_resumed(self):
         """After each kill -9 the site is sound, and the end is the same."""
@@ -592,16 +771,19 @@ class TestOrder(ExportTestCase):
         name = self.put("foo", "1.0")
         printed = self.traced()
         order = [self.place(printed, path) for path in (
-            "packages/" + name, "packages/" + name + ".metadata",
+            "-/style.css", "packages/" + name,
+            "packages/" + name + ".metadata", "project/foo/1.0/index.html",
             "simple/foo/index.json", "simple/foo/index.html",
-            "simple/index.html")]
+            "project/foo/index.html", "simple/index.html",
+            "search/index.html", "index.html")]
         self.assertEqual(sorted(order), order)
         self.put("bar", "1.0")
         os.unlink(os.path.join(self.root, name))
         printed = self.traced("--delete")
         order = [self.place(printed, path) for path in (
-            "simple/index.html", "simple/foo/index.html",
-            "packages/" + name)]
+            "simple/index.html", "search/index.html", "index.html",
+            "project/foo/index.html", "project/foo/1.0/index.html",
+            "simple/foo/index.html", "packages/" + name)]
         self.assertEqual(sorted(order), order)
 
     def traced(self, *options):
@@ -642,6 +824,9 @@ class TestWatch(ExportTestCase):
         wait_for(lambda: page(b"new-1.0", "new"), "a new project")
         wait_for(lambda: b">new<" in self.read("simple", "index.html"),
                  "it is listed")
+        archives.put(self.root, "notes.txt", b"x")
+        wait_for(lambda: b"notes.txt" in self.read("withheld", "index.html"),
+                 "a file that is not served is told")
         name = self.put("foo", "1.0", body="other")
         digest = hashlib.sha256(self.read("packages", name)).hexdigest()
         wait_for(lambda: page(digest.encode()), "a file was replaced")

@@ -242,6 +242,8 @@ class TestReaders(ScaleTestCase):
         for attributes, _ in anchors(nginx.get("/packages/").body):
             url = urlsplit(urljoin(nginx.url + "packages/",
                                    attributes["href"])).path
+            if not url.startswith("/packages/"):
+                continue
             answer = nginx.get(url, {"Accept-Encoding": "gzip"})
             self.assertEqual(200, answer.status, url)
             self.assertEqual("application/octet-stream",
@@ -259,7 +261,25 @@ class TestReaders(ScaleTestCase):
         for path in ("/.pypi-server/projects/app.json", "/simple/none/",
                      "/.pypi-server/nginx-map.conf", "/none"):
             self.assertEqual(404, nginx.get(path).status, path)
-        for path in "/simple", "/simple/app", "/packages":
+        for path, media_type in (
+                ("/packages/", "text/html; charset=utf-8"),
+                ("/search/", "text/html; charset=utf-8"),
+                ("/withheld/", "text/html; charset=utf-8"),
+                ("/withheld/index.json", "application/json"),
+                ("/project/app/", "text/html; charset=utf-8"),
+                ("/project/app/1.0/", "text/html; charset=utf-8"),
+                ("/favicon.ico", "image/svg+xml"),
+                ("/-/icon.svg", "image/svg+xml"),
+                ("/-/style.css", "text/css; charset=utf-8"),
+                ("/-/script.js", "text/javascript; charset=utf-8")):
+            answer = nginx.get(path)
+            self.assertEqual((200, media_type), (
+                answer.status, answer.headers["content-type"]), path)
+        for key, value in pypi_server.FOR_PEOPLE:
+            self.assertEqual(value, nginx.get("/project/app/").headers[
+                key.lower()])
+        for path in ("/simple", "/simple/app", "/packages", "/project/app",
+                     "/project/app/1.0", "/search"):
             answer = nginx.get(path)
             self.assertEqual((301, path + "/"), (
                 answer.status, answer.headers["location"]))
@@ -307,7 +327,8 @@ class TestReaders(ScaleTestCase):
 
         def run():
             printed = subprocess.check_output(
-                [rsync, "-ai", "--delete-after", self.site + "/", copy])
+                [rsync, "-ai", "--modify-window=-1", "--delete-after",
+                 self.site + "/", copy])
             return {line.split(None, 1)[1]
                     for line in printed.decode().splitlines()
                     if line.startswith(">f")}
@@ -317,8 +338,9 @@ class TestReaders(ScaleTestCase):
                      archives.wheel("app", "1.1"))
         self.export()
         self.assertEqual(
-            {"index.html", "packages/index.html"},
-            {name for name in run() if "app" not in name})
+            {"index.html", "packages/index.html", "search/index.html"},
+            {name for name in run()
+             if "app" not in name and not name.endswith(".gz")})
         with reader(copy) as nginx:
             self.assertIn(b"app-1.1", nginx.get("/simple/app/").body)
 
@@ -371,7 +393,9 @@ class TestObjectStore(ScaleTestCase):
             self.assertEqual((200, is_json), (
                 answer.status,
                 answer.headers["content-type"] == SIMPLE_JSON), accept)
-        for path in ("/", "/simple/",
+        for path in ("/", "/simple/", "/search/", "/project/app/",
+                     "/project/app/1.0/", "/-/style.css", "/withheld/",
+                     "/packages/", "/withheld/index.json",
                      "/packages/loc-1.0%2Bx.1-py3-none-any.whl"):
             self.assertEqual(200, front.get(path).status, path)
 
@@ -388,8 +412,10 @@ class TestObjectStore(ScaleTestCase):
         found = {re.sub(r"(\.html|/json|\.json)(\.gz)?$", "", name)
                  for name in self.sync()}
         self.assertEqual(
-            {"packages/index", "simple/app/index", "pypi/app",
-             "pypi/app/1.1", "packages/app-1.1-py3-none-any.whl",
+            {"index", "search/index", "packages/index", "simple/app/index",
+             "project/app/index", "project/app/1.1/index",
+             "project/lib-three/index", "project/lib-three/2.0rc1/index",
+             "pypi/app", "pypi/app/1.1", "packages/app-1.1-py3-none-any.whl",
              "packages/app-1.1-py3-none-any.whl.metadata",
              "simple/lib-three/index", "pypi/lib-three",
              "pypi/lib-three/2.0rc1",
