@@ -23,25 +23,26 @@ disk, the network and the clock.  A section uses only those above it.
     14  Files         identity, atomic writes, the cache of what was read
     15  Tree          the names in the package directories
     16  Directories   projects: whole files, digests, companions
-    17  Lists         what is known of all projects at once
-    18  Accounts      who may, by a password file that may change
-    19  Application   what it is made of, and the kinds of answers
-    20  Handlers      pages, downloads, search
-    21  Uploads       what is stored, and what is refused
-    22  Routing       the route table, from request to response
-    23  Wire          bytes of a socket, bodies of requests, heads of answers
-    24  Server        the http.server adapter: connections, answers kept ready
-    25  Workers       processes, signals, start and stop
-    26  WSGI          the application for other servers
-    27  Update        newer releases in another index
-    28  Yank          companion files that withdraw releases
-    29  Inspection    all of an archive is read, on all cores
-    30  Target        the Python and the platform that is installed for
-    31  Closure       what can be installed out of the directories
-    32  Check         what is wrong or missing
-    33  Site          plain files that any web server can serve
-    34  Export        an index as a site, and only what changed
-    35  Command line  parser and main
+    17  Warm-up       what nobody has asked for is read ahead of requests
+    18  Lists         what is known of all projects at once
+    19  Accounts      who may, by a password file that may change
+    20  Application   what it is made of, and the kinds of answers
+    21  Handlers      pages, downloads, search
+    22  Uploads       what is stored, and what is refused
+    23  Routing       the route table, from request to response
+    24  Wire          bytes of a socket, bodies of requests, heads of answers
+    25  Server        the http.server adapter: connections, answers kept ready
+    26  Workers       processes, signals, start and stop
+    27  WSGI          the application for other servers
+    28  Update        newer releases in another index
+    29  Yank          companion files that withdraw releases
+    30  Inspection    all of an archive is read, on all cores
+    31  Target        the Python and the platform that is installed for
+    32  Closure       what can be installed out of the directories
+    33  Check         what is wrong or missing
+    34  Site          plain files that any web server can serve
+    35  Export        an index as a site, and only what changed
+    36  Command line  parser and main
 """
 
 import argparse
@@ -4633,11 +4634,6 @@ SLOW_INTERVAL = 0.7   # the same where it takes long to look
 # each time
 RETRY_FIRST = 1.0
 RETRY_LATEST = 60.0
-# seconds between two looks for what is known of files that are gone
-FORGET_INTERVAL = 3600.0
-# seconds between two looks of the thread that reads ahead of requests
-WARM_INTERVAL = 1.0
-BATCH = 500  # projects that it reads before it writes down what it found
 # Files whose answers are kept in memory; each costs about 1 KiB with its
 # share of the rendered pages.
 KEEP_FILES = 20000
@@ -5161,6 +5157,15 @@ class Directories:
         self.changes.note()
 
 
+# === 17  Warm-up ============================================================
+
+# seconds between two looks at what there is to read
+WARM_INTERVAL = 1.0
+# seconds between two looks for what is known of files that are gone
+FORGET_INTERVAL = 3600.0
+PACK = 500  # projects that are read before it is written down
+
+
 class Warmer:
     """A thread that reads what was never asked for, ahead of requests.
 
@@ -5231,7 +5236,7 @@ class Warmer:
                 done[name] = archives
             count += 1
             batch.append(name)
-            if len(batch) == BATCH:
+            if len(batch) == PACK:
                 self.directories.reader.cache.flush()
                 self.directories.pack(batch)
                 batch.clear()
@@ -5240,12 +5245,12 @@ class Warmer:
             # At most half of one core, and requests come first.
             if self.stopping.wait(min(time.monotonic() - started, 1.0)):
                 return
-        if count >= BATCH:
+        if count >= PACK:
             self.directories.pack(batch)
             give_back_memory()
 
 
-# === 17  Lists ==============================================================
+# === 18  Lists ==============================================================
 
 # Projects that a request may bring up to date in lists; the thread that reads
 # ahead does it with the others.
@@ -5364,7 +5369,7 @@ def why_ignored(folder: str, name: str, archives: Mapping[str, Archive]
     return "unrecognized", "its name is not that of an archive"
 
 
-# === 18  Accounts ===========================================================
+# === 19  Accounts ===========================================================
 
 # Verified pairs that are remembered; more users nobody has in one file.
 KEEP_PAIRS = 10000
@@ -5640,7 +5645,7 @@ def rewrite_passwords(path: str, user: str, digest: Optional[str]) -> None:
     replace_text(path, "".join(kept))
 
 
-# === 19  Application ========================================================
+# === 20  Application ========================================================
 
 PAGES_LIMIT = 64 * 1024 ** 2  # bytes of rendered pages that are kept
 # Pages for people load nothing from elsewhere, and hold no script themselves.
@@ -5943,7 +5948,7 @@ def phrase(status: int) -> str:
         return "Error"
 
 
-# === 20  Handlers ===========================================================
+# === 21  Handlers ===========================================================
 
 
 def home(app: App, request: Request) -> Response:
@@ -6287,7 +6292,7 @@ def parse_search(request: Request) -> Tuple[
     return names, summaries, combine
 
 
-# === 21  Uploads ============================================================
+# === 22  Uploads ============================================================
 
 # bytes of all text fields; long descriptions on PyPI are about 1 MiB
 FORM_LIMIT = 16 * 1024 ** 2
@@ -6782,7 +6787,7 @@ def audit_refusal(app: App, request: Request, verb: str,
         audit(request, verb, *details)
 
 
-# === 22  Routing ============================================================
+# === 23  Routing ============================================================
 
 
 class Route(NamedTuple):
@@ -7025,7 +7030,7 @@ def log_response(config: Config, request: Request,
         LOG.info("%s", format_record(config.log_err_frmt, values))
 
 
-# === 23  Wire ===============================================================
+# === 24  Wire ===============================================================
 
 # Seconds.  Clients reuse a connection within moments; uv keeps 20 for later.
 IDLE_TIMEOUT = 60
@@ -7482,7 +7487,7 @@ def message(request: Request, head: Optional[Head], response: Response,
     return data
 
 
-# === 24  Server =============================================================
+# === 25  Server =============================================================
 
 # Seconds
 POLL_INTERVAL = 0.2  # to notice that the server shall stop
@@ -7917,7 +7922,7 @@ class Server(ThreadingHTTPServer):
             self.changed.wait_for(lambda: not self.connections, GRACE)
 
 
-# === 25  Workers ============================================================
+# === 26  Workers ============================================================
 
 MANY_FILES = 65536  # as many as anybody needs
 # Seconds that a thread waits for the interpreter before it insists.  With the
@@ -8080,7 +8085,7 @@ def allow_many_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-# === 26  WSGI ===============================================================
+# === 27  WSGI ===============================================================
 
 
 class FileBlocks:
@@ -8444,7 +8449,7 @@ WSGI_SERVERS: Dict[str, Tuple[str, Callable[
     "paste": ("paste.httpserver", serve_paste)}
 
 
-# === 27  Update =============================================================
+# === 28  Update =============================================================
 
 CONNECTIONS = 8        # to the upstream index at once; pip has one, uv 50
 UPSTREAM_TIMEOUT = 30  # seconds
@@ -8951,7 +8956,7 @@ def keep(update: Update, path: str) -> str:
     return ""
 
 
-# === 28  Yank ===============================================================
+# === 29  Yank ===============================================================
 
 
 def read_tree(roots: Sequence[str]) -> Tree:
@@ -9082,7 +9087,7 @@ def write_companion(path: str, text: str) -> None:
     sync_directory(os.path.dirname(path))
 
 
-# === 29  Inspection =========================================================
+# === 30  Inspection =========================================================
 
 # A wheel that grows more than this is not unpacked: text of one letter grows
 # a thousandfold, code and data less than twentyfold.
@@ -9524,7 +9529,7 @@ def inspect_for(pipe: Any) -> None:
             pipe.send([inspect_archive(job) for job in pipe.recv()])
 
 
-# === 30  Target =============================================================
+# === 31  Target =============================================================
 
 # PEP 513, 571, 599: what these were called before PEP 600, by glibc 2.N.
 LEGACY_LINUX = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
@@ -9679,7 +9684,7 @@ def load_packaging() -> Any:
                      "-m ensurepip`, or install packaging")
 
 
-# === 31  Closure ============================================================
+# === 32  Closure ============================================================
 
 # Releases that are tried for one, before it is given up as undecided.
 TRIES = 2000
@@ -10196,7 +10201,7 @@ class Search:
             for need, by in plan.wanted[project])
 
 
-# === 32  Check ==============================================================
+# === 33  Check ==============================================================
 
 # What findings can be, in the order in which they are told.
 KINDS = {
@@ -10480,7 +10485,7 @@ def check_all(config: Config) -> int:
     return 1 if report.findings else 0
 
 
-# === 33  Site ===============================================================
+# === 34  Site ===============================================================
 
 # In the site, hidden: what was written and from what, settings for nginx,
 # and files on their way.  Everything else in the site can be looked at.
@@ -10808,7 +10813,7 @@ def check_apart(site: str, roots: Sequence[str]) -> None:
                 "not lie in one another; name another place for the site")
 
 
-# === 34  Export =============================================================
+# === 35  Export =============================================================
 
 NAMES_INTERVAL = 1.0  # seconds between two looks at names, in --watch
 LOOK_SHARE = 10       # all files are looked at in one part of so many
@@ -11266,7 +11271,7 @@ def export_site(config: Config, announce: Callable[[str], None]) -> int:
     return 1 if exporter.failures else 0
 
 
-# === 35  Command line =======================================================
+# === 36  Command line =======================================================
 
 
 class HelpFormatter(argparse.HelpFormatter):

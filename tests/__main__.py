@@ -57,7 +57,7 @@ def main():
     jobs += [Job(each.name, each.path, independent)
              for each in toolbox.interpreters() if each.name != first.name]
     # They wait more than they work.
-    with ThreadPoolExecutor((os.cpu_count() or 1) + 1) as pool:
+    with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
         totals += pool.map(report, jobs)
     passed, failed, skipped = map(sum, zip(*totals))
     print("%d passed, %d failed, %d skipped" % (passed, failed, skipped))

@@ -1,4 +1,4 @@
-"""Section 14, Accounts: who may, and the commands that decide it."""
+"""Section Accounts: who may, and the commands that decide it."""
 
 import contextlib
 import io

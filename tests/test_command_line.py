@@ -1,4 +1,4 @@
-"""Section 22, Command line: what is typed, and the effect that it has."""
+"""Section Command line: what is typed, and the effect that it has."""
 
 import os
 import re

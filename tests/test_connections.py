@@ -1,6 +1,6 @@
 """More connections than the server keeps, or than it can: --max-connections.
 
-Section 20, Server: what waits longest has to go, and who cannot be served is
+Section Server: what waits longest has to go, and who cannot be served is
 told so.
 """
 

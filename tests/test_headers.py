@@ -1,4 +1,4 @@
-"""Section 5, Headers: pure tables; what a request says, and how to read it."""
+"""Section Headers: pure tables; what a request says, and how to read it."""
 
 import datetime
 import unittest

@@ -1,4 +1,4 @@
-"""Section 7, Htpasswd: lines, hashes against known ones, Basic headers."""
+"""Section Htpasswd: lines, hashes against known ones, Basic headers."""
 
 import base64
 import ctypes

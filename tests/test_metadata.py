@@ -1,4 +1,4 @@
-"""Section 8, Metadata: archives whole, cut off, corrupt and odd."""
+"""Section Metadata: archives whole, cut off, corrupt and odd."""
 
 import bz2
 import functools

@@ -1,4 +1,4 @@
-"""Section 6, Multipart: bodies whole, in pieces, cut off, and made up."""
+"""Section Multipart: bodies whole, in pieces, cut off, and made up."""
 
 import random
 import re

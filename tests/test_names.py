@@ -1,4 +1,4 @@
-"""Section 4, Names: pure tables of filenames, projects and versions."""
+"""Section Names: pure tables of filenames, projects and versions."""
 
 import unittest
 

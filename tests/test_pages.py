@@ -1,4 +1,4 @@
-"""Section 9, Pages: pure, so no directory and no server."""
+"""Section Pages: pure, so no directory and no server."""
 
 import gzip
 import json

@@ -1,6 +1,6 @@
 """An answer that goes out again is the one that would be made anew.
 
-Section 20, Server, keeps the bytes of an answer for a moment, for whoever
+Section Server, keeps the bytes of an answer for a moment, for whoever
 sends the same head.
 """
 

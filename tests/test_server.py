@@ -1,4 +1,4 @@
-"""Section 19, Server, over real sockets, and the commands that start it."""
+"""Section Server, over real sockets, and the commands that start it."""
 
 import contextlib
 import io

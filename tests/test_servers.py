@@ -1,4 +1,4 @@
-"""Section 20, WSGI: real servers of others serve the same application.
+"""Section WSGI: real servers of others serve the same application.
 
 They come from the environment "servers" of tests/toolbox.py.
 """

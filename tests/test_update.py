@@ -1,4 +1,4 @@
-"""Section 21, Update: newer releases in another index, on loopback."""
+"""Section Update: newer releases in another index, on loopback."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Section 17, Uploads: archives that are refused for what is in them."""
+"""Section Uploads: archives that are refused for what is in them."""
 
 import bz2
 import functools

@@ -1,4 +1,4 @@
-"""Section 17, Uploads: sequences, and what is refused for its form.
+"""Section Uploads: sequences, and what is refused for its form.
 
 Archives that are refused for what is in them: test_upload_archives.py.
 """

@@ -1,4 +1,4 @@
-"""Section 4, Names: versions agree with the packaging library."""
+"""Section Names: versions agree with the packaging library."""
 
 import contextlib
 import random
