@@ -977,7 +977,9 @@ class TestBusy(FilesTestCase):
                 thread.start()
             chance = random.Random(5)
             until = time.monotonic() + 2
-            while time.monotonic() < until:
+            # Many answers wait half a second for a file to settle.
+            while time.monotonic() < until or (
+                    len(statuses) <= 20 and time.monotonic() < until + 10):
                 name = "foo-%d-py3-none-any.whl" % chance.randrange(3)
                 path = os.path.join(self.root, name)
                 with contextlib.suppress(FileNotFoundError):
@@ -1000,7 +1002,6 @@ class TestBusy(FilesTestCase):
         self.assertEqual(1, len(logs.output), logs.output[1:])
         self.assertGreater(len(statuses), 20)
         self.assertLessEqual(set(statuses), {200, 404, 503})
-
 
     def test_file_that_is_written_all_the_time_delays_nobody_for_long(self):
         """Each client may wait a moment for it, but not one by one."""
