@@ -3357,7 +3357,11 @@ def install_command(place: Place, requirement: str) -> str:
 
 def description(metadata: Mapping[str, List[str]]) -> List[Html]:
     """Render the description as it is, whatever markup it has."""
-    text = metadata.get("description", [""])[0].strip()
+    import unicodedata  # late: it costs every other start a megabyte
+    # What HTML may have: no control characters, and composed letters.
+    text = unicodedata.normalize("NFC", re.sub(
+        "[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", "",
+        metadata.get("description", [""])[0])).strip()
     if not text or text == "UNKNOWN":
         return []
     content = [tag("h2", "Description"),

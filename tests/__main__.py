@@ -1,9 +1,9 @@
 """Run everything: `python3 -m tests`.
 
-First the pinned clients and the mirror are installed, once.  All that needs
-no client then runs in the environment "tools", which has the libraries that
-some tests check with; without it, in the interpreter that started this.  The
-rest follows, and what needs no client on every other interpreter found.
+First the pinned clients and the mirror are installed, once.  All tests then
+run in the environment "tools", which has the libraries that some tests check
+with; without it, in the interpreter that started this.  What needs no client
+runs on every other interpreter found, too.
 """
 
 import json
@@ -49,16 +49,15 @@ def main():
     independent = tuple(name for name in modules if name not in ONCE)
     once = tuple(name for name in modules if name in ONCE)
     first = toolbox.describe(toolbox.command("tools") or sys.executable)
-    # Alone, for the promises that are measured in seconds.
-    totals = [report(Job(first.name, first.path, independent))]
     # In parts, so that the last one to end is short.
     jobs = [Job("%s with clients, part %d" % (first.name, part + 1),
                 first.path, once[part::PARTS]) for part in range(PARTS)]
+    jobs += [Job(first.name, first.path, independent)]
     jobs += [Job(each.name, each.path, independent)
              for each in toolbox.interpreters() if each.name != first.name]
     # They wait more than they work.
     with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
-        totals += pool.map(report, jobs)
+        totals = list(pool.map(report, jobs))
     passed, failed, skipped = map(sum, zip(*totals))
     print("%d passed, %d failed, %d skipped" % (passed, failed, skipped))
     return 1 if failed else 0
