@@ -839,7 +839,7 @@ class TestWatch(ExportTestCase):
         self.put("foo", "1.0")
         self.start("--watch", "--delete")
         wait_for(lambda: os.path.exists(os.path.join(
-            self.site, "index.html")), "the first export")
+            self.site, "index.html.gz")), "the last file of the export")
         before = tree(self.site)
         os.rename(self.root, self.root + "-away")
         time.sleep(1.5)
