@@ -3868,7 +3868,7 @@ def read_text(path: str, identity: Optional[Identity] = None) -> str:
     Args:
         identity: that it must have; None for any file.
     """
-    for _ in range(3):  # it may be replaced just now
+    for _ in range(1 if identity else 100):  # it may be replaced just now
         wanted = identity or look(path)
         if wanted is None:
             break
@@ -9517,6 +9517,9 @@ def uninterrupted() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    with contextlib.suppress(ImportError):  # new in Python 3.8
+        from multiprocessing import resource_tracker
+        resource_tracker.ensure_running()  # its start would let ^C through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

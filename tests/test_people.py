@@ -597,7 +597,8 @@ class TestUploads(DirectoryTestCase):
     WHEEL = "demo-1.0-py3-none-any.whl"
 
     def post(self, **headers):
-        sent, body = forms.upload(self.WHEEL, archives.wheel("demo", "1.0"))
+        sent, body = forms.upload(
+            self.WHEEL, forms.once(archives.wheel, "demo", "1.0"))
         app = self.make_app(authenticated=(), password_file=".")
         return app, call(app, "POST", "/", dict(sent, **{
             name.replace("_", "-"): text for name, text in headers.items()
