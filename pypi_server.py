@@ -10870,9 +10870,17 @@ class Still(Directories):
 
     def hold(self, name: str) -> State:
         """Return a project as it is, and as it is shown until the next call.
+
+        Raises:
+            OSError: an archive has gone, perhaps with the whole directory;
+                which of both it is, the next names tell.
         """
         with self.alone(name):
             state = self.examine(name, self.held, self.algorithms, None)
+            for archive, identity, *_ in state.seen[
+                    :len(self.held.projects[name])]:
+                if identity is None:
+                    raise OSError(errno.ENOENT, "it has gone", archive.path)
             return self.keep(state._replace(until=math.inf))
 
     def keep(self, state: State) -> State:
@@ -11087,7 +11095,7 @@ class Exporter:
         """Export a project, or note why it must wait.
 
         Raises:
-            OSError: the site cannot be written.
+            OSError: the site cannot be written, or a directory is away.
         """
         self.done.pop(name, None)
         self.failures.pop(name, None)
@@ -11096,8 +11104,8 @@ class Exporter:
         except HTTPError as error:
             self.failures[name] = error.detail
         except OSError as error:
-            if error.errno not in (errno.ESTALE, errno.ENOENT) \
-                    or not os.path.isdir(self.site.state):
+            if error.errno not in (errno.ESTALE, errno.ENOENT) or not all(
+                    map(os.path.isdir, (self.site.state, *self.config.roots))):
                 raise
             self.failures[name] = "it changes while it is exported"
 
@@ -11158,7 +11166,8 @@ class Exporter:
                 self.page(name, path, accept)
             page = archives_html(
                 (location for name in sorted(self.directories.held.projects)
-                 for location in self.done.get(name, ("", ()))[1]),
+                 for location in (self.done[name][1] if name in self.done
+                                  else self.site.record(name).archives)),
                 self.config.packages_url)
             self.site.write_page(
                 "packages/index.html", page.body, page.compressed)

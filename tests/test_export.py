@@ -839,7 +839,7 @@ class TestWatch(ExportTestCase):
         self.put("foo", "1.0")
         self.start("--watch", "--delete")
         wait_for(lambda: os.path.exists(os.path.join(
-            self.site, "index.html.gz")), "the last file of the export")
+            self.site, STATE, "swept")), "the last file of the export")
         before = tree(self.site)
         os.rename(self.root, self.root + "-away")
         time.sleep(1.5)
@@ -848,6 +848,55 @@ class TestWatch(ExportTestCase):
         self.put("bar", "1.0")
         wait_for(lambda: os.path.exists(os.path.join(
             self.site, "simple", "bar", "index.html")), "it goes on")
+
+
+class TestWhatGoesDuringAnExport(ExportTestCase):
+    """Names are known first; what they stand for may be gone a moment later.
+    """
+
+    def setUp(self):
+        super().setUp()
+        self.put("foo", "1.0")
+        self.put("bar", "1.0")
+        self.exporter = pypi_server.Exporter(pypi_server.default_config(
+            roots=(self.root,), site=self.site, delete=True,
+            cache_dir=os.path.join(self.folder, "cache")))
+        self.addCleanup(self.exporter.directories.reader.cache.close)
+        self.run_once()
+        self.before = tree(self.site)
+
+    def run_once(self, between=lambda: None):
+        """Export what there is now, after something happens to it."""
+        names = sorted(self.exporter.directories.move().projects)
+        between()
+        self.exporter.run(names, pypi_server.Progress(len(names)))
+
+    def test_the_directory(self):
+        away = self.root + "-away"
+        with self.assertRaises(OSError):
+            self.run_once(lambda: os.rename(self.root, away))
+        self.assertEqual(self.before, tree(self.site))
+        with self.assertLogs(pypi_server.LOG, "ERROR"):  # it tells where
+            with self.assertRaises(OSError):
+                self.run_once()
+        self.assertEqual(self.before, tree(self.site))
+        os.rename(away, self.root)
+        self.run_once()
+        self.assertEqual(self.before, tree(self.site))
+
+    def test_one_archive(self):
+        path = os.path.join(self.root, archives.wheel_filename("foo", "1.0"))
+        self.run_once(lambda: os.unlink(path))
+        self.assertEqual({"foo"}, set(self.exporter.failures))
+        for name, data in self.before.items():
+            if name.startswith(("simple", "packages", "project")):
+                self.assertEqual(data, tree(self.site)[name], name)
+        self.run_once()
+        self.assertEqual({}, self.exporter.failures)
+        self.assertEqual({"simple/bar/index.html"}, {
+            name for name in tree(self.site)
+            if name.startswith("simple/") and name.count("/") == 2
+            and name.endswith(".html")})
 
 
 class TestTerminal(ExportTestCase):
