@@ -3792,6 +3792,8 @@ SETTLED_COARSE = 1.1
 # locked it yet; one so old belongs to nobody, where there are no locks.
 YOUNG = 2
 STALE = 36 * 3600
+# Tells this program from others that lock a directory, with its process id.
+HOLDER = os.urandom(8).hex()
 # seconds; the cache is worth no longer wait for another server's writing
 BUSY_TIMEOUT = 0.2
 HAND_OVER = 8 * 1024 ** 2  # bytes of an upload that are written out at once
@@ -3977,24 +3979,40 @@ def is_still(path: str, file: BinaryIO) -> bool:
 
 
 @contextlib.contextmanager
-def lock_names(directory: str) -> Iterator[None]:
+def lock_names(directory: str) -> Iterator[bool]:
     """Let one process at a time give names to uploads in a directory.
 
-    The lock is a file that is there only while somebody holds it or waits.
-    So whoever gets it has changed the directory after the last holder: a
-    network filesystem then shows its listing as it is, not as it was.
+    Yields:
+        whether another process may have done so since this one did.  The
+        file that is locked has the mark of its last holder, so that the
+        names need not be listed again for each of many uploads.
     """
     path = os.path.join(directory, ".lock")
+    mark = f"{os.getpid()} {HOLDER}".encode()
     while True:
-        with open(path, "ab") as file:
+        try:
+            file, is_ours = open(path, "a+b", buffering=0), True
+        except PermissionError:
+            if not os.path.exists(path):
+                raise
+            # Of another user: it goes when it was used, as none can mark it.
+            file, is_ours = open(path, "rb", buffering=0), False
+        with file:
             is_locked = lock_file(file.fileno(), wait=True)
             # The last holder removed it: others may lock a new one by now.
             if is_locked and not is_still(path, file):
                 continue
+            file.seek(0)
+            is_known = bool(is_locked) and file.read() == mark
+            if is_ours and not is_known:
+                file.truncate(0)
+                file.write(mark)
+                # A network filesystem then shows its names as they are.
+                os.utime(directory)
             try:
-                yield
+                yield not is_known
             finally:
-                with contextlib.suppress(OSError):  # open files on Windows
+                if not is_ours:
                     os.unlink(path)
             return
 
@@ -6376,7 +6394,7 @@ def upload(app: App, request: Request) -> Response:
     finally:
         form.close()
     if choose_media_type(
-            request.headers.get("accept", ""), (TEXT, HTML)) == HTML:
+            request.headers.get("accept", ""), (HTML, TEXT)) == HTML:
         return Response(
             200, (content_type(HTML), NO_STORE, NO_SNIFFING) + FOR_PEOPLE,
             stored_page(place_of(request, app), text).body)
@@ -6569,10 +6587,10 @@ def give_name(app: App, archive: Archive, facts: Facts,
         HTTPError: 409 when the same archive is here, spelled otherwise.
         FileExistsError: the name is taken, and no --overwrite.
     """
-    with lock_names(archive.root):
-        # What another server on this directory has just stored.
-        app.directories.refresh()
-        check_twins(app, archive)
+    with lock_names(archive.root) as others_came:
+        if others_came:  # another server on this directory stores as well
+            app.directories.refresh()
+            check_twins(app, archive)
         app.directories.store(archive, facts, lambda: incoming.place(
             archive.path, app.config.overwrite))
 
@@ -11289,6 +11307,13 @@ def export_site(config: Config, announce: Callable[[str], None]) -> int:
 
 # === 36  Command line =======================================================
 
+# Runs the file that sys.argv[1] names as if it had been imported.
+AS_MODULE = (
+    "import sys; from importlib import util; del sys.argv[0]; "
+    "spec = util.spec_from_file_location('pypi_server', sys.argv[0]); "
+    "module = sys.modules[spec.name] = util.module_from_spec(spec); "
+    "spec.loader.exec_module(module); sys.exit(module.main())")
+
 
 class HelpFormatter(argparse.HelpFormatter):
     """Shows an option as "-p, --port PORT", and no more than two flags."""
@@ -11682,6 +11707,25 @@ def leave_plain_locale() -> None:
                     *sys.argv])
 
 
+def leave_main_script() -> None:
+    """Start anew, in the same process, with this file as a module.
+
+    CPython keeps the syntax tree of a script for as long as it runs: 23 MiB
+    of this one, half of what an idle server needs, against 0.1 s.
+    """
+    given: List[str] = getattr(sys, "orig_argv", [])  # from Python 3.10
+    place = len(given) - len(sys.argv)
+    # Not on Windows, where it would be another process; nor in a debugger.
+    if os.name == "nt" or sys.implementation.name != "cpython" \
+            or not sys.executable or place < 1 or given[place:] != sys.argv \
+            or {"-m", "-c"} & set(given[:place]) \
+            or not sys.argv[0].endswith(".py"):
+        return
+    with contextlib.suppress(OSError):
+        os.execv(sys.executable, [  # noqa: S606
+            *given[:place], "-c", AS_MODULE, *sys.argv])
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run a command line; return the exit status, 2 for a usage error."""
     if argv is None:
@@ -11689,6 +11733,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     given = sys.argv[1:] if argv is None else argv
     try:
         arguments = with_command(given)
+        if __name__ == "__main__" and "run" in arguments:
+            leave_main_script()
         if arguments is not given:
             print("pypi-server: warning: name the command: pypi-server "
                   f"{arguments[0]} ...", file=sys.stderr)

@@ -14,6 +14,7 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 import unittest
@@ -22,8 +23,8 @@ from urllib.parse import urlsplit
 
 from tests import archives, forms
 from tests.helpers import (
-    HOST, Answer, DirectoryTestCase, ServerProcess, Wire, ask, texts,
-    wait_for,
+    HOST, SCRIPT, Answer, DirectoryTestCase, ServerProcess, Wire, ask,
+    texts, wait_for,
 )
 
 SDIST = "demo_pkg-1.0.tar.gz"
@@ -455,6 +456,56 @@ class ParallelTest(RaceTestCase):
         for server in servers:
             wait_for(lambda: self.listed(server) == [], "it is gone")
         self.check_all_win(servers)
+
+    def test_two_spellings_on_two_servers(self):
+        """Each server has seen the last upload of the other."""
+        servers = [self.start(), self.start()]
+        for number in range(10):
+            version = "1.%d" % number
+            names = ["demo_pkg-%s.tar.gz" % version,
+                     "demo_pkg-%s.0.tar.gz" % version]
+            datas = [sdist(b"", version), sdist(b"", version + ".0")]
+            if number % 2:
+                names.reverse()
+                datas.reverse()
+            answers = [self.send(*job) for job in zip(servers, names, datas)] \
+                if number < 5 else self.race(list(zip(servers, names, datas)))
+            self.assertEqual([200, 409], sorted(
+                answer.status for answer in answers), answers)
+        self.assertEqual(10, len(self.files()))
+
+    @unittest.skipUnless(hasattr(os, "geteuid") and os.geteuid() == 0,
+                         "only root can be another user")
+    def test_a_lock_that_another_user_left(self):
+        server = self.start()
+        path = os.path.join(self.root, ".lock")
+        mine = """if True:
+            import fcntl, os, sys
+            import pypi_server
+            os.setuid(65534)
+            for _ in range(2):
+                with pypi_server.lock_names(sys.argv[1]) as others_came:
+                    print(others_came, os.path.exists(sys.argv[1] + "/.lock"))
+            """
+        os.chmod(self.folder, 0o755)
+        os.chmod(self.root, 0o777)
+        self.assertEqual(
+            self.send(server, SDIST, sdist()).status, 200)
+        os.chmod(path, 0o600)
+        for mode, expected in (
+                (0o644, "True True\nTrue True\n"), (0o600, "")):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            with open(path, "xb"):
+                os.chmod(path, mode)
+            process = subprocess.run(
+                [sys.executable, "-c", mine, self.root],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                cwd=os.path.dirname(SCRIPT), universal_newlines=True)
+            self.assertEqual(expected, process.stdout, process.stderr)
+            self.assertEqual(bool(expected), process.returncode == 0)
+            self.assertEqual(
+                self.send(server, SDIST, sdist()).status, 200)
 
     def test_other_names(self):
         server = self.start()
