@@ -1604,10 +1604,11 @@ class TarScanner:
         stated = header[148:156].strip(b" \0")
         counted = header[:148] + header[156:]
         total = sum(counted) + 8 * ord(" ")
-        # Old programs added signed bytes; readers take both.
-        signed = total - 256 * sum(byte > 127 for byte in counted)
         try:
-            self.done = int(stated, 8) not in (total, signed)
+            rest = total - int(stated, 8)
+            # Old programs added signed bytes; readers take both.
+            self.done = rest != 0 and rest != 256 * sum(
+                byte > 127 for byte in counted)
             size = tar_number(header[124:136])
         except ValueError:
             self.done = True
@@ -4792,7 +4793,10 @@ class Reader:
             OSError: it cannot be read, or it changed meanwhile.
         """
         with open_whole(archive.path, identity) as file:
-            facts = read_archive(file, archive, algorithms)
+            # Out of memory: a dozen small reads cost more than such a file.
+            facts = read_archive(
+                io.BytesIO(read_fully(file, BLOCK))
+                if identity.size <= BLOCK else file, archive, algorithms)
             if identify(os.fstat(file.fileno())) != identity:
                 raise OSError(errno.ESTALE, "it changed meanwhile")
         return facts
