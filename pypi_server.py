@@ -604,6 +604,7 @@ def extension_of(filename: str) -> str:
 BYTE_RANGE = re.compile(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", re.ASCII)
 # RFC 9110, 7.2 and RFC 3986, 3.2.2: a name, IPv4 or [IPv6], and a port.
 HOST = re.compile(r"(?:[\w.~-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?", re.ASCII)
+HOST_LIMIT = 260  # characters; a name in DNS has 253, a port 5
 
 
 def quality(parameters: Sequence[str]) -> float:
@@ -741,13 +742,17 @@ def moment_of(nanoseconds: int) -> datetime.datetime:
         return datetime.datetime.max if nanoseconds > 0 else epoch
 
 
+def is_host(text: str) -> bool:
+    return len(text) <= HOST_LIMIT and bool(HOST.fullmatch(text))
+
+
 def base_url(scheme: str, host: str, prefix: str) -> str:
     """Return the URL of the index as this client sees it.
 
     Only what PyPI's formats demand as absolute is built from it: legacy
     JSON and provenance; a client that lies here deceives itself.
     """
-    if not HOST.fullmatch(host):
+    if not is_host(host):
         host = "localhost"
     return f"{scheme}://{host}/{quote(prefix.strip('/'))}".rstrip("/") + "/"
 
@@ -809,7 +814,7 @@ def parse_head(data: bytes) -> Head:
     if len(fields) > FIELD_LIMIT:
         raise HTTPError(431, f"more than {FIELD_LIMIT} header fields")
     headers = parse_fields(fields)
-    if minor != b"0" and not HOST.fullmatch(headers.get("host", "")):
+    if minor != b"0" and not is_host(headers.get("host", "")):
         raise HTTPError(400, "the Host header is missing or malformed")
     return Head(method.decode(), target.decode(), int(minor), headers)
 
@@ -4384,6 +4389,9 @@ class Snapshot(NamedTuple):
     companions: FrozenSet[str]                 # paths
     statuses: Dict[str, Tuple[Tuple[int, str], ...]]  # (root's place, path)
     unreadable: str                            # why a root cannot be served
+    # Another one for other names: who must know later whether they changed
+    # keeps this, not all the names of that moment.
+    mark: object = None
 
 
 class Draft:
@@ -4474,7 +4482,7 @@ class Draft:
             else:
                 projects.pop(name, None)
         return Snapshot(self.archives, projects, frozenset(self.companions),
-                        self.statuses, self.last.unreadable)
+                        self.statuses, self.last.unreadable, object())
 
 
 def is_file(entry: "os.DirEntry[str]") -> bool:
@@ -4697,7 +4705,7 @@ class State(NamedTuple):
 
     project: Project
     files: Dict[str, File]  # those of the project, by filename
-    snapshot: Snapshot
+    mark: object            # of the snapshot
     seen: Tuple[Any, ...]   # identities of all that it was made from
     until: float            # monotonic; it is right at least so long
     settled: bool           # nothing in it is still to be read
@@ -4961,7 +4969,7 @@ class Directories:
     def state(self, name: str, snapshot: Snapshot,
               algorithms: FrozenSet[str]) -> State:
         def is_right(state: Optional[State]) -> bool:
-            return state is not None and state.snapshot is snapshot \
+            return state is not None and state.mark is snapshot.mark \
                 and time.monotonic() < state.until \
                 and algorithms <= state.algorithms
         state = self.states.get(name)
@@ -4996,7 +5004,7 @@ class Directories:
         seen = self.look_at(name, snapshot)
         if last and last.settled and last.seen == seen \
                 and algorithms <= last.algorithms:
-            return last._replace(snapshot=snapshot, until=until)
+            return last._replace(mark=snapshot.mark, until=until)
         known = self.reader.cache.get([archive.path for archive in archives])
         pause = max(self.reader.pause(archive.path, identity, known)
                     for archive, identity, *_ in seen[:len(archives)])
@@ -5027,7 +5035,7 @@ class Directories:
         self.note(brief_of(project, archives))
         return State(
             project, {file.archive.filename: file for file in files},
-            snapshot, seen, until, settled, algorithms)
+            snapshot.mark, seen, until, settled, algorithms)
 
     def look_at(self, name: str, snapshot: Snapshot) -> Tuple[Any, ...]:
         """Return all that a state depends on, besides the files' content.
@@ -5089,7 +5097,7 @@ class Directories:
         snapshot = self.tree.snapshot
         state = self.states.get(archive.project)
         identity = look(archive.path)
-        if state and state.snapshot is snapshot:
+        if state and state.mark is snapshot.mark:
             file = state.files.get(archive.filename)
             if file and file.identity == identity:
                 return file
@@ -5673,7 +5681,8 @@ def rewrite_passwords(path: str, user: str, digest: Optional[str]) -> None:
 
 # === 20  Application ========================================================
 
-PAGES_LIMIT = 64 * 1024 ** 2  # bytes of rendered pages that are kept
+PAGES_LIMIT = 64 * 1024 ** 2  # bytes of rendered pages that are kept ...
+PAGE_OVERHEAD = 1024  # ... with what Python needs for each
 # Pages for people load nothing from elsewhere, and hold no script themselves.
 FOR_PEOPLE = (
     ("Content-Security-Policy",
@@ -5872,12 +5881,17 @@ def wanted_type(request: Request, offers: Tuple[str, ...]) -> str:
 
 def kept_page(app: App, key: Any, source: Any, render: Callable[[], Page],
               is_same: Callable[[Any, Any], bool] = operator.is_) -> Page:
-    """Return the page under a key, rendered anew if its source changed."""
+    """Return the page under a key, rendered anew if its source changed.
+
+    The key may be as long as clients like.  The source is kept: it shall be
+    small, or last anyway.
+    """
     kept = app.pages.get(key)
     if kept is not None and is_same(kept[0], source):
         return kept[1]
     page = render()
-    app.pages.put(key, (source, page), len(page.body) + len(page.compressed))
+    app.pages.put(key, (source, page), len(page.body) + len(page.compressed)
+                  + len(repr(key)) + PAGE_OVERHEAD)
     return page
 
 
@@ -6037,6 +6051,7 @@ def not_served(app: App, request: Request) -> Response:
     counts = catalogue.totals.read, catalogue.totals.projects
     place = place_of(request, app)
     page = page_number(query_values(request))
+    shown = (place, page) if media_type == HTML else ()
 
     def render() -> Page:
         ignored = list(app.lists.ignored(catalogue))
@@ -6044,7 +6059,8 @@ def not_served(app: App, request: Request) -> Response:
             return withheld_json(ignored, *counts)
         return withheld_page(place, ignored, page, *counts)
     return reply_page(request, kept_page(
-        app, ("withheld", media_type, place, page), catalogue, render),
+        app, ("withheld", media_type, shown),
+        (catalogue.snapshot.mark, catalogue.noted), render, operator.eq),
         FOR_PEOPLE * (media_type == HTML))
 
 
@@ -6076,8 +6092,8 @@ def project_for_people(app: App, request: Request, project: str,
             place, found, shown, release_metadata(app, files),
             snapshot.projects.keys(), page)
     return reply_page(request, kept_page(
-        app, ("people", name, shown, page, place), (found, snapshot), render,
-        lambda kept, new: kept[0] is new[0] and kept[1] is new[1]),
+        app, ("people", name, shown, page, place), (found, snapshot.mark),
+        render, lambda kept, new: kept[0] is new[0] and kept[1] is new[1]),
         FOR_PEOPLE)
 
 
@@ -6097,7 +6113,7 @@ def project_list(app: App, request: Request) -> Response:
         else project_list_html
     snapshot = app.directories.index()
     return reply_page(request, kept_page(
-        app, ("list", media_type), snapshot,
+        app, ("list", media_type), snapshot.mark,
         lambda: render(media_type, sorted(snapshot.projects))))
 
 
