@@ -249,6 +249,8 @@ class Request(NamedTuple):
     client: str                   # address of the peer, or whom it serves
     base: str                     # URL of the index, e.g. "http://host/pypi/"
     user: str = "-"               # once verified
+    # Is called when an account stands for it.
+    vouch: Callable[[], None] = lambda: None
 
 
 class Response(NamedTuple):
@@ -6986,6 +6988,7 @@ def authorize(app: App, request: Request, action: str) -> Request:
         audit_refusal(app, request, "failed to log in for", action)
         raise HTTPError(401, "a valid user name and password are needed",
                         (CHALLENGE,))
+    request.vouch()
     return request._replace(user=credentials[0])
 
 
@@ -7079,10 +7082,12 @@ IDLE_TIMEOUT = 60
 HEAD_TIMEOUT = 10     # for a whole head, from its first byte
 BODY_TIMEOUT = 20     # for each piece of a body
 BODY_RATE = 500       # bytes per second, that a body must have on average
+BODY_CLAIM = 2        # after the head; then a body gives way, see Wire
 SEND_TIMEOUT = 60     # without any progress
 HANDSHAKE_TIMEOUT = 10  # of TLS, as a whole
 TLS_BLOCK = 64 * 1024   # bytes of a file that are encrypted at once
 LINGER_TIMEOUT = 30   # to read on after an early answer; nginx has 30 too
+LINGER_REFUSED = 3    # the same after what was no request
 # Bytes.  A file up to here goes out in one piece with its head.
 SMALL_FILE = 64 * 1024
 HEAD_BLOCK = 8 * 1024  # bytes received at once while a request is awaited
@@ -7100,14 +7105,25 @@ THREADS = 16  # of servers by others that have a pool of them
 
 
 class Wire:
-    """A socket with what was received but not used yet."""
+    """A socket with what was received but not used yet.
+
+    Where there are too many, one that waits for its client is ended: for a
+    request, for a client to take its leave, or for a body that no account
+    stands for.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock: Any = sock  # or an ssl.SSLSocket
         self.is_secured = False
         self.buffer = b""
         self.at = 0  # of what is not used yet
+        # Since when it waits in such a way, monotonic; 0 while it must not be
+        # ended, and in the future for a body that has a claim so far.
+        self.waits_since = time.monotonic()
+        self.has_request = False  # that is not answered, or not to its end
+        self.is_ended = False
         self.body_until = 0.0  # monotonic; 0 before a body is waited for
+        self.body_claim = 0.0  # monotonic: until when it has one
 
     def secure(self, context: Any) -> None:
         """Go on with TLS; the socket that was given is of no use then.
@@ -7173,6 +7189,7 @@ class Wire:
             end = self.buffer.find(b"\r\n\r\n", start)
             if end >= 0:
                 self.at = end + 4
+                self.begin_request()
                 return self.buffer[start:end]
             self.check_begun(start)
             try:
@@ -7182,10 +7199,26 @@ class Wire:
             except socket.timeout:
                 raise HTTPError(408, "the request head took too long")
 
+    def begin_request(self) -> None:
+        self.waits_since = 0.0
+        self.has_request = True
+        self.body_claim = time.monotonic() + BODY_CLAIM
+
+    def vouch(self) -> None:
+        """Let the body of this request take its time."""
+        self.body_claim = math.inf
+
+    def end_request(self) -> None:
+        self.waits_since = time.monotonic()
+        self.has_request = False
+
     def check_begun(self, start: int) -> None:
         """Refuse what will not become a head."""
         if self.buffer.startswith(TLS_HANDSHAKE, start):
             raise HTTPError(400, "this is HTTP, not HTTPS")
+        if self.buffer.count(b"\n", start) > self.buffer.count(
+                b"\r\n", start):
+            raise HTTPError(400, "a line ends without a carriage return")
         size = len(self.buffer) - start
         if size >= LINE_LIMIT and self.buffer.find(
                 b"\r\n", start, start + LINE_LIMIT) < 0:
@@ -7208,13 +7241,26 @@ class Wire:
     def wait_for_body(self) -> None:
         now = time.monotonic()
         self.body_until = self.body_until or now + BODY_TIMEOUT
+        self.waits_since = self.body_claim
         try:
             self.receive(min(self.body_until, now + BODY_TIMEOUT))
             self.body_until += (len(self.buffer) - self.at) / BODY_RATE
-        except (EOFError, ConnectionError):
-            raise HTTPError(400, "the body of the request is incomplete")
         except socket.timeout:
             raise HTTPError(408, "the body of the request stalled")
+        except (EOFError, OSError):  # the client is gone, or TLS is broken
+            if self.is_ended:
+                raise HTTPError(503, "too many connections",
+                                (("Retry-After", "1"),))
+            raise HTTPError(400, "the body of the request is incomplete")
+        finally:
+            self.waits_since = 0.0
+
+    def invite(self) -> None:
+        """Ask for a body that waits to be asked for (RFC 9110, 10.1.1)."""
+        try:
+            self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        except OSError:
+            raise HTTPError(400, "the body of the request is incomplete")
 
     def read_line(self) -> bytes:
         """Return a line of chunked coding, without its end."""
@@ -7237,7 +7283,7 @@ class Wire:
                 sent = self.sock.send(data, NO_WAIT)
         if sent < len(data):
             view = memoryview(data)
-            self.sock.settimeout(SEND_TIMEOUT)
+            self.sock.settimeout(1 if self.is_ended else SEND_TIMEOUT)
             while sent < len(data):
                 sent += self.sock.send(view[sent:])
             self.sock.settimeout(None)
@@ -7266,7 +7312,8 @@ class Wire:
             socket.socket.shutdown(self.sock, how)
 
     def end_wait(self) -> None:
-        """End the wait for a request, in whatever thread it is."""
+        """End a wait for the client, in whatever thread it is."""
+        self.is_ended = True
         self.shut(END_OF_WAIT)
 
     def end_tls(self) -> None:
@@ -7276,11 +7323,12 @@ class Wire:
                 self.sock.settimeout(0)
                 self.sock.unwrap()
 
-    def linger(self) -> None:
+    def linger(self, seconds: float) -> None:
         """Read on for a while: closing now would destroy the answer on its
         way to a client that is still sending (RFC 9112, 9.6).
         """
-        deadline = time.monotonic() + LINGER_TIMEOUT
+        self.waits_since = time.monotonic()
+        deadline = self.waits_since + seconds
         self.end_tls()
         self.shut(socket.SHUT_WR)
         with contextlib.suppress(OSError):
@@ -7313,7 +7361,7 @@ class Body:
         """Return at most `size` more bytes; b"" at the end of the body."""
         if self.must_invite:
             self.must_invite = False
-            self.wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.wire.invite()
         was_broken, self.is_broken = self.is_broken, True
         if was_broken:
             raise HTTPError(400, "the body of the request is incomplete")
@@ -7585,8 +7633,6 @@ class Connection(BaseHTTPRequestHandler):
         self.request.settimeout(None)
         self.wire = Wire(self.request)
         self.ready = self.server.ready_for(self.client_address[0])
-        # Since when it waits for a request, monotonic; 0 while it answers.
-        self.waits_since = time.monotonic()
         self.server.register(self)
 
     def handle(self) -> None:
@@ -7605,15 +7651,14 @@ class Connection(BaseHTTPRequestHandler):
             # What came together with other things is not a head alone.
             known = None if wire.at else ready.get(wire.buffer)
             if known is not None and known.holds(now, seen()):
-                self.waits_since = now
+                wire.waits_since = 0.0
                 wire.at = len(wire.buffer)
                 wire.send(known.data)
             elif not self.handle_request():
                 return
-            else:
-                self.waits_since = time.monotonic()
-                if self.server.is_stopping:  # it may have looked before
-                    return
+            wire.end_request()
+            if self.server.is_stopping:  # it may have looked before
+                return
 
     def begin_tls(self) -> bool:
         """Go on with TLS if it is wanted; False when that is impossible."""
@@ -7634,9 +7679,10 @@ class Connection(BaseHTTPRequestHandler):
     def refuse(self, request: Request, error: HTTPError) -> None:
         """Answer what cannot be read, and close the connection."""
         LOG.info("%s sent a bad request: %s", request.client, error.detail)
+        self.wire.begin_request()
         self.wire.send(message(request, None, error_response(request, error),
                                False))
-        self.wire.linger()
+        self.wire.linger(LINGER_REFUSED)
 
     def finish(self) -> None:
         if self.wire.is_secured:  # nobody else has this socket
@@ -7652,7 +7698,6 @@ class Connection(BaseHTTPRequestHandler):
             data = self.wire.read_head()
             if data is None:
                 return False
-            self.waits_since = 0.0
             if data.startswith(b"HEAD "):
                 request = request._replace(method="HEAD")
             head = parse_head(data)
@@ -7661,7 +7706,8 @@ class Connection(BaseHTTPRequestHandler):
             host = head.headers.get("host", "localhost")
             scheme = "https" if self.wire.is_secured else "http"
             request = Request(head.method, path, query, head.headers,
-                              body.read, client, f"{scheme}://{host}/")
+                              body.read, client, f"{scheme}://{host}/",
+                              vouch=self.wire.vouch)
         except HTTPError as error:
             self.refuse(request, error)
             return False
@@ -7689,11 +7735,30 @@ class Connection(BaseHTTPRequestHandler):
                     len(sole_head) + len(data) + REPEAT_OVERHEAD)
             self.wire.send(data)
             if file and isinstance(response.body, FileSlice):
-                keep = self.wire.send_file(
-                    file, response.body.start, response.body.length) and keep
+                keep = self.send_file(file, response.body) and keep
         if not drained:
-            self.wire.linger()
+            self.wire.linger(LINGER_TIMEOUT)
         return keep and not self.server.is_stopping
+
+    def send_file(self, file: BinaryIO, part: FileSlice) -> bool:
+        """Send a part of a file; False when it cannot be read to its end.
+
+        The connection must be closed then, since no answer can follow.
+        """
+        try:
+            return self.wire.send_file(file, part.start, part.length)
+        except OSError as error:
+            if is_network_error(error):
+                raise
+            LOG.error("%s cannot be read, so a download of it was cut off: "
+                      "%s", part.path, error.strerror)
+            return False
+
+
+def is_network_error(error: OSError) -> bool:
+    """Tell a client that is gone from a disk that fails."""
+    return isinstance(error, (ConnectionError, TimeoutError, socket.timeout)
+                      ) or type(error).__module__ == "ssl"
 
 
 def is_repeatable(config: Config, request: Request,
@@ -7865,8 +7930,7 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
-        if isinstance(error, (ConnectionError, socket.timeout)) \
-                or type(error).__module__ == "ssl":
+        if isinstance(error, OSError):  # of the socket: all others are caught
             LOG.debug("%s: %s", client_address[0], error)
         else:
             LOG.exception("the connection of %s failed", client_address[0])
@@ -7908,14 +7972,13 @@ class Server(ThreadingHTTPServer):
         """
         latest = time.monotonic() - least
         # Each is asked once, since it may get a request meanwhile.
-        waiting = [(connection.waits_since, id(connection), connection)
-                   for connection in self.connections]
+        waiting = [(connection.wire.waits_since, id(connection), connection)
+                   for connection in self.connections
+                   if not connection.wire.is_ended]
         waiting = [entry for entry in waiting if 0 < entry[0] <= latest]
         if not waiting:
             return False
-        oldest = min(waiting)[2]
-        oldest.waits_since = 0.0
-        oldest.wire.end_wait()
+        min(waiting)[2].wire.end_wait()
         return True
 
     def shutdown_request(self, request: Any) -> None:
@@ -7936,9 +7999,11 @@ class Server(ThreadingHTTPServer):
             self.refused.popleft().close()
         with self.changed:
             for connection in self.connections:
-                since = connection.waits_since
-                if since and now - since > IDLE_TIMEOUT:
-                    connection.wire.end_wait()
+                wire = connection.wire
+                since = wire.waits_since
+                if since and not wire.has_request \
+                        and now - since > IDLE_TIMEOUT:
+                    wire.end_wait()
 
     def register(self, connection: Connection) -> None:
         with self.changed:
@@ -7959,8 +8024,9 @@ class Server(ThreadingHTTPServer):
         with self.changed:
             self.is_stopping = True
             for connection in self.connections:
-                if connection.waits_since:
-                    connection.wire.end_wait()
+                wire = connection.wire
+                if wire.waits_since and not wire.has_request:
+                    wire.end_wait()
             self.changed.wait_for(lambda: not self.connections, GRACE)
 
 
