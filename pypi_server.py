@@ -133,6 +133,10 @@ ZIPPED = (".whl", ".egg", ".zip", ".exe")
 BLOCK = 256 * 1024               # bytes read from a file at once
 XZ_MEMORY = 128 * 1024 ** 2      # bytes; `xz -9` needs 64 MiB
 METADATA_LIMIT = 10 * 1024 ** 2  # bytes; the largest on PyPI are below 2 MiB
+# Of its head, in which old tools put the description too.  Parsed, a field
+# needs hundreds of bytes; and a line that has two compresses to nothing.
+METADATA_HEAD_LIMIT = 4 * 1024 ** 2  # bytes
+METADATA_FIELDS_LIMIT = 10000
 # What a tar may unpack to: so much in any case, and so many times its size.
 # bz2 can reach 20,000 times, which a reader would need hours for.
 BOMB_SIZE = 1024 ** 3            # bytes
@@ -1341,18 +1345,31 @@ def read_metadata(file: BinaryIO, archive: Archive,
             is_read_error().
     """
     filename = archive.filename
+    metadata = None
     if filename.endswith(TAR_EXTENSIONS):
         blocks = hashed(file, hashes)
-        return metadata_in_tar(decompressed(blocks, filename), check,
-                               is_all=bool(hashes or check))
-    metadata = None
-    if filename.endswith(ZIPPED):
-        metadata = metadata_in_zip(file, archive, check)
-    if hashes:
-        file.seek(0)
-        for _ in hashed(file, hashes):
-            pass
+        metadata = metadata_in_tar(decompressed(blocks, filename), check,
+                                   is_all=bool(hashes or check))
+    else:
+        if filename.endswith(ZIPPED):
+            metadata = metadata_in_zip(file, archive, check)
+        if hashes:
+            file.seek(0)
+            for _ in hashed(file, hashes):
+                pass
+    check_fields(metadata or b"")
     return metadata
+
+
+def check_fields(metadata: bytes) -> None:
+    """Refuse core metadata that would fill the memory when it is parsed."""
+    head = metadata_parts(metadata)[0]
+    folded = head.count(b"\n ") + head.count(b"\n\t")
+    if len(head) > METADATA_HEAD_LIMIT \
+            or head.count(b"\n") - folded >= METADATA_FIELDS_LIMIT:
+        raise ValueError(
+            f"its metadata has more than {METADATA_FIELDS_LIMIT} fields, or "
+            f"more than {METADATA_HEAD_LIMIT} bytes of them")
 
 
 def hashed(file: BinaryIO, hashes: Mapping[str, Any]) -> Iterator[bytes]:
@@ -1736,28 +1753,40 @@ def tar_number(field: bytes, base: int = 8) -> int:
     return int(digits, base)
 
 
+def metadata_parts(data: bytes) -> Tuple[bytes, bytes]:
+    """Return the head and the body of core metadata."""
+    head, _, body = data.replace(b"\r\n", b"\n").partition(b"\n\n")
+    return head, body
+
+
+def decode(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
 def parse_metadata(data: bytes) -> Dict[str, List[str]]:
     """Parse core metadata into {lower-case field name: values}.
 
     The body, which is the description, is under "description" unless a
     header of that name came first.  The format is that of e-mail headers
-    (core metadata specification), but never encoded.
+    (core metadata specification), but never encoded.  Of too many fields,
+    see check_fields(), the last are left out.
 
     >>> parse_metadata(b"Name: a\\nKeywords: b,\\n  c\\n\\nText")
     {'name': ['a'], 'keywords': ['b,\\n  c'], 'description': ['Text']}
     """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")
-    head, _, body = text.replace("\r\n", "\n").partition("\n\n")
+    head, body = metadata_parts(data)
     fields: Dict[str, List[str]] = {}
-    for line in re.split(r"\n(?![ \t])", head):
+    lines = re.split(r"\n(?![ \t])", decode(head).lstrip("\ufeff"),
+                     METADATA_FIELDS_LIMIT)
+    for line in lines[:METADATA_FIELDS_LIMIT]:
         name, colon, value = line.partition(":")
         if colon:
             fields.setdefault(name.strip().lower(), []).append(value.strip())
     if body.strip():
-        fields.setdefault("description", []).append(body)
+        fields.setdefault("description", []).append(decode(body))
     return fields
 
 

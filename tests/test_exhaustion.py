@@ -1,14 +1,19 @@
 """What anybody may make a server keep, hold or do: all of it is bounded."""
 
 import gc
+import os
 import platform
 import sys
 import unittest
 from unittest import mock
+from urllib.parse import urlsplit
 
 import pypi_server
-from tests import archives
-from tests.helpers import DirectoryTestCase, Wire, call, listening
+from tests import archives, forms
+from tests.helpers import (
+    DirectoryTestCase, ServerProcess, Wire, ask, call, listening,
+)
+from tests.test_limits import most_memory
 
 PYPY = platform.python_implementation() == "PyPy"
 
@@ -81,6 +86,51 @@ class TestPages(DirectoryTestCase):
                              for path in {archive.root for archive
                                           in found.archives.values()})]
         self.assertIn(len(snapshots), (1, 2, 3))
+
+
+BOUND = 10 * 1024 ** 2 - 1000
+# What 10 KB of a wheel can unpack to.
+METADATAS = (
+    (b"a:\n" * (BOUND // 3), 400),
+    (b"".join(b"%x:\n" % number for number in range(BOUND // 8)), 400),
+    (b"a:\n" * 9000 + b" b\n" * (BOUND // 4), 400),
+    (b"a:\n" * 9000 + b" b\n" * 900000 + b"\n" + b"x" * 6 * 10 ** 6, 200),
+    (b"\n" + "\u00e4\n".encode() * (BOUND // 3), 200),
+    (b"\n" + "\U0001f600".encode() * (BOUND // 4), 200),
+)
+
+
+@unittest.skipUnless(os.path.exists("/proc/self/status"), "no /proc")
+@unittest.skipIf(PYPY, "it collects garbage when it likes")
+class TestMetadata(DirectoryTestCase):
+    def test_memory_for_little_wheels(self):
+        wheels = []
+        for number, (more, status) in enumerate(METADATAS):
+            for name in "up%d" % number, "put%d" % number:
+                filename = name + "-1.0-py3-none-any.whl"
+                wheels.append((name, status, filename, archives.zipped({
+                    name + "-1.0.dist-info/METADATA":
+                    b"Name: %s\nVersion: 1.0\n" % name.encode() + more})))
+        for _, _, filename, data in wheels[1::2]:
+            archives.put(self.root, filename, data)
+        with ServerProcess("-a", ".", "-P", ".", self.root) as server:
+            address = urlsplit(server.url)
+            before = most_memory(server.process)
+            for name, status, filename, data in wheels:
+                with self.subTest(name):
+                    if name.startswith("up"):
+                        headers, body = forms.upload(filename, data)
+                        self.assertEqual(status, ask(
+                            address.hostname, address.port, "POST", "/",
+                            headers, body).status)
+                    page = server.get("simple/%s/" % name)
+                    self.assertEqual(status == 200, filename.encode()
+                                     in page.body)
+                    if page.status == 200:
+                        self.assertEqual(200, server.get(
+                            "project/%s/" % name).status)
+            grown = most_memory(server.process) - before
+        self.assertLess(grown, 120 * 2 ** 20)
 
 
 if __name__ == "__main__":
