@@ -1104,10 +1104,11 @@ def parse_htpasswd(text: str) -> Tuple[Dict[str, str], List[str]]:
     problems = []
     for number, line in enumerate(text.split("\n"), 1):
         line = line.lstrip("\ufeff").strip()
-        user, colon, digest = line.partition(":")
+        user, _, rest = line.partition(":")
+        digest = rest.partition(":")[0]
         if not line or line.startswith("#"):
             continue
-        if not colon or not user or not digest:
+        if not user or not digest:
             problems.append(f"line {number} is not USER:HASH")
         elif user in users:
             problems.append(f"line {number} repeats the user {user!r}; the "
@@ -1117,8 +1118,11 @@ def parse_htpasswd(text: str) -> Tuple[Dict[str, str], List[str]]:
                 f"line {number}: the password of {user!r} is in plain text "
                 "or a DES hash, which is refused; set it anew with the "
                 "passwd command")
+        elif not re.fullmatch("[!-~]+", digest):
+            problems.append(f"line {number}: the hash of {user!r} has "
+                            "characters that no hash has")
         else:
-            users[user] = digest.partition(":")[0]
+            users[user] = digest
     return users, problems
 
 
@@ -1445,11 +1449,14 @@ def check_zip_end(file: BinaryIO) -> None:
     directory = ZIP_END.unpack_from(tail, at)[5]
     if tail[:at][-ZIP64_PLACE.size:].startswith(b"PK\6\7"):
         place = ZIP64_PLACE.unpack_from(tail, at - ZIP64_PLACE.size)[2]
-        file.seek(min(place, size))
+        before = size - len(tail) + at - ZIP64_PLACE.size - ZIP64_END.size
+        # Some readers go where it leads, others to what is right before it.
+        if place != before:
+            raise ValueError("its ZIP64 records contradict each other")
+        file.seek(place)
         record = read_fully(file, ZIP64_END.size)
-        if len(record) == ZIP64_END.size:
-            directory = max(directory % (2 ** 32 - 1),
-                            ZIP64_END.unpack(record)[-2])
+        directory = max(directory % (2 ** 32 - 1),
+                        ZIP64_END.unpack(record)[-2])
     if directory > ZIP_DIRECTORY_LIMIT:
         raise ValueError("its directory has more than "
                          f"{ZIP_DIRECTORY_LIMIT} bytes")
@@ -1780,7 +1787,7 @@ def parse_metadata(data: bytes) -> Dict[str, List[str]]:
     head, body = metadata_parts(data)
     fields: Dict[str, List[str]] = {}
     lines = re.split(r"\n(?![ \t])", decode(head).lstrip("\ufeff"),
-                     METADATA_FIELDS_LIMIT)
+                     maxsplit=METADATA_FIELDS_LIMIT)
     for line in lines[:METADATA_FIELDS_LIMIT]:
         name, colon, value = line.partition(":")
         if colon:
@@ -3833,6 +3840,9 @@ STALE = 36 * 3600
 HOLDER = os.urandom(8).hex()
 # seconds; the cache is worth no longer wait for another server's writing
 BUSY_TIMEOUT = 0.2
+# Seconds that an upload waits for another server to give a name; the other
+# one may have been stopped in the middle of that.
+LOCK_PATIENCE = 20
 HAND_OVER = 8 * 1024 ** 2  # bytes of an upload that are written out at once
 TEMPORARY = ".upload-"  # prefix of files on their way; dots are not scanned
 # What link() says on filesystems without hard links: FAT, some of FUSE, SMB.
@@ -3918,10 +3928,13 @@ def read_text(path: str, identity: Optional[Identity] = None) -> str:
 
 
 def sha256_of(path: str) -> str:
-    """Return the digest of a file, "" when it cannot be read."""
+    """Return the digest of a file, "" when it is none or cannot be read."""
     found = {"sha256": make_hash("sha256")}
+    identity = look(path)
+    if identity is None:  # a FIFO or a device has no end
+        return ""
     try:
-        with open(path, "rb") as file:
+        with open_whole(path, identity) as file:
             for _ in hashed(file, found):
                 pass
     except OSError:
@@ -3965,30 +3978,6 @@ def remove_files(paths: Iterable[str]) -> List[str]:
     return removed
 
 
-def replace_text(path: str, text: str) -> None:
-    """Write a file of secrets so that readers see the old or the new one."""
-    path = os.path.realpath(path)
-    temporary = f"{path}.{os.urandom(8).hex()}.tmp"
-    found = os.stat(path) if os.path.exists(path) else None
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL,
-                         0o600)
-    try:
-        with open(descriptor, "w", encoding="utf-8", newline="",
-                  errors="surrogateescape") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if found:
-            os.chmod(temporary, stat.S_IMODE(found.st_mode))
-            with contextlib.suppress(OSError, AttributeError):
-                os.chown(temporary, found.st_uid, found.st_gid)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    sync_directory(os.path.dirname(path))
-
-
 def lock_file(descriptor: int, wait: bool = False) -> Optional[bool]:
     """Lock a file as long as it is open; False when another process has.
 
@@ -4015,6 +4004,43 @@ def is_still(path: str, file: BinaryIO) -> bool:
         return False
 
 
+def open_lock(path: str, mode: int) -> BinaryIO:
+    """Open a file that is locked and written, and nothing that it links to.
+
+    Raises:
+        OSError: it cannot be opened, or is something else than a file.
+    """
+    for name in "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC":
+        mode |= getattr(os, name, 0)
+    no_file = OSError(errno.EINVAL, "it is no file", path)
+    try:
+        descriptor = os.open(path, mode, 0o666)
+    except OSError as error:
+        raise no_file if error.errno in (errno.EISDIR, errno.ELOOP) else error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise no_file
+    return open(descriptor, "rb+" if mode & os.O_RDWR else "rb", buffering=0)
+
+
+def lock_soon(file: BinaryIO, deadline: float) -> Optional[bool]:
+    """Wait for the lock on a file; see lock_file().
+
+    Raises:
+        HTTPError: 503 when another process keeps it until the deadline.
+    """
+    pause = 0.001
+    while True:
+        is_locked = lock_file(file.fileno())
+        if is_locked is not False:
+            return is_locked
+        if time.monotonic() >= deadline:
+            raise HTTPError(503, "another server is busy with an upload",
+                            (("Retry-After", "5"),))
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)
+
+
 @contextlib.contextmanager
 def lock_names(directory: str) -> Iterator[bool]:
     """Let one process at a time give names to uploads in a directory.
@@ -4026,23 +4052,25 @@ def lock_names(directory: str) -> Iterator[bool]:
     """
     path = os.path.join(directory, ".lock")
     mark = f"{os.getpid()} {HOLDER}".encode()
+    deadline = time.monotonic() + LOCK_PATIENCE
     while True:
         try:
-            file, is_ours = open(path, "a+b", buffering=0), True
+            file, is_ours = open_lock(path, os.O_RDWR | os.O_CREAT), True
         except PermissionError:
             if not os.path.exists(path):
                 raise
             # Of another user: it goes when it was used, as none can mark it.
-            file, is_ours = open(path, "rb", buffering=0), False
+            file, is_ours = open_lock(path, os.O_RDONLY), False
         with file:
-            is_locked = lock_file(file.fileno(), wait=True)
+            is_locked = lock_soon(file, deadline)
             # The last holder removed it: others may lock a new one by now.
             if is_locked and not is_still(path, file):
                 continue
             file.seek(0)
-            is_known = bool(is_locked) and file.read() == mark
+            is_known = bool(is_locked) and file.read(100) == mark
             if is_ours and not is_known:
-                file.truncate(0)
+                file.seek(0)
+                file.truncate()
                 file.write(mark)
                 # A network filesystem then shows its names as they are.
                 os.utime(directory)
@@ -5689,6 +5717,30 @@ def locked_directory(path: str) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def replace_text(path: str, text: str) -> None:
+    """Write a file of secrets so that readers see the old or the new one."""
+    path = os.path.realpath(path)
+    temporary = f"{path}.{os.urandom(8).hex()}.tmp"
+    found = os.stat(path) if os.path.exists(path) else None
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL,
+                         0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8", newline="",
+                  errors="surrogateescape") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if found:
+            os.chmod(temporary, stat.S_IMODE(found.st_mode))
+            with contextlib.suppress(OSError, AttributeError):
+                os.chown(temporary, found.st_uid, found.st_gid)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    sync_directory(os.path.dirname(path))
 
 
 def rewrite_passwords(path: str, user: str, digest: Optional[str]) -> None:
