@@ -3832,10 +3832,6 @@ AUDIT = logging.getLogger("pypi_server.audit")
 SETTLED = 0.5
 # The same on filesystems that keep whole seconds (or two of them, on FAT).
 SETTLED_COARSE = 1.1
-# Seconds.  A temporary file so young may belong to a server that has not
-# locked it yet; one so old belongs to nobody, where there are no locks.
-YOUNG = 2
-STALE = 36 * 3600
 # Tells this program from others that lock a directory, with its process id.
 HOLDER = os.urandom(8).hex()
 # seconds; the cache is worth no longer wait for another server's writing
@@ -4080,44 +4076,6 @@ def lock_names(directory: str) -> Iterator[bool]:
                 if not is_ours:
                     os.unlink(path)
             return
-
-
-def remove_leftovers(root: str) -> None:
-    """Remove the temporary files of servers that died during an upload.
-
-    Those of living servers are locked.
-    """
-    for folder, folders, names in os.walk(root):
-        for name in folders:  # of `update`
-            path = os.path.join(folder, name)
-            if name.startswith(TEMPORARY) \
-                    and time.time() - os.lstat(path).st_mtime > STALE:
-                LOG.warning("removing %s, left by an update that was killed",
-                            path)
-                shutil.rmtree(path, ignore_errors=True)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = os.path.join(folder, name)
-            if name.startswith(TEMPORARY) and is_abandoned(path):
-                LOG.warning("removing %s, left by an upload that was cut off",
-                            path)
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
-
-
-def is_abandoned(path: str) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        age = time.time() - os.fstat(descriptor).st_mtime
-        if 0 <= age < YOUNG:  # its server may be about to lock it
-            time.sleep(YOUNG - age)
-        is_locked = lock_file(descriptor)
-        return age > STALE if is_locked is None else is_locked
-    finally:
-        os.close(descriptor)
 
 
 def move_new(path: str, final: str) -> None:
@@ -5254,19 +5212,70 @@ class Directories:
 
 # seconds between two looks at what there is to read
 WARM_INTERVAL = 1.0
-# seconds between two looks for what is known of files that are gone
+# seconds between two looks for what is left of files and of uploads
 FORGET_INTERVAL = 3600.0
 PACK = 500  # projects that are read before it is written down
+# Seconds.  A temporary file so young may belong to a server that has not
+# locked it yet; one so old belongs to nobody, where there are no locks.
+YOUNG = 2
+STALE = 36 * 3600
+
+
+def remove_leftovers(roots: Iterable[str]) -> None:
+    """Remove the temporary files of servers that died during an upload.
+
+    Those of living servers are locked.
+    """
+    for folder, folders, names in itertools.chain.from_iterable(
+            map(os.walk, roots)):
+        for name in folders:  # of `update`
+            path = os.path.join(folder, name)
+            if name.startswith(TEMPORARY) and is_stale(path):
+                LOG.warning("removing %s, left by an update that was killed",
+                            path)
+                shutil.rmtree(path, ignore_errors=True)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = os.path.join(folder, name)
+            if name.startswith(TEMPORARY) and is_abandoned(path):
+                with contextlib.suppress(OSError):  # another was faster
+                    os.unlink(path)
+                    LOG.warning("removing %s, left by an upload that was cut "
+                                "off", path)
+
+
+def is_stale(path: str) -> bool:
+    try:
+        return time.time() - os.lstat(path).st_mtime > STALE
+    except OSError:  # it was removed meanwhile
+        return False
+
+
+def is_abandoned(path: str) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        age = time.time() - os.fstat(descriptor).st_mtime
+        if 0 <= age < YOUNG:  # its server may be about to lock it
+            time.sleep(YOUNG - age)
+        is_locked = lock_file(descriptor)
+        return age > STALE if is_locked is None else is_locked
+    finally:
+        os.close(descriptor)
 
 
 class Warmer:
     """A thread that reads what was never asked for, ahead of requests.
 
-    It also writes down what was read, and forgets what is gone.
+    It also writes down what was read, and forgets and removes what is of no
+    use any more.
     """
 
-    def __init__(self, directories: Directories) -> None:
+    def __init__(self, directories: Directories, tidies: bool = True) -> None:
         self.directories = directories
+        self.tidies = tidies  # removes leftovers too
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         # Is told, while it reads all projects for the first time, of the
@@ -5303,6 +5312,8 @@ class Warmer:
                 self.directories.reader.forget(self.directories.fresh())
                 if self.reads and time.monotonic() >= forget_at:
                     self.directories.forget()
+                    if self.tidies:
+                        remove_leftovers(self.directories.roots)
                     forget_at = time.monotonic() + FORGET_INTERVAL
             except Exception:
                 LOG.exception("reading ahead failed")
@@ -5839,7 +5850,7 @@ def make_app(config: Config) -> App:
     welcome = config.welcome_msg
     if config.welcome_file:
         welcome = read_setting("--welcome", config.welcome_file)
-    warmer = Warmer(directories)
+    warmer = Warmer(directories, not config.read_only)
     return App(config, directories, warmer, Lists(directories, warmer),
                checker(config), welcome, Recent(PAGES_LIMIT), Throttle())
 
@@ -8138,7 +8149,7 @@ def serve(app: App, announce: Callable[[str], None],
     allow_many_files()
     server = Server(app)
     if not app.config.read_only:
-        remove_leftovers(app.config.roots[0])
+        remove_leftovers(app.config.roots)
     line = banner(app, server.socket)
     if hasattr(gc, "freeze"):  # from Python 3.7
         # What stays need not be looked through again, nor copied by workers.
@@ -8200,6 +8211,8 @@ class Supervisor:
                 if time.monotonic() - started < 1:
                     time.sleep(1)  # it would fail again at once
             self.start()
+            if not (self.is_stopping or self.server.app.config.read_only):
+                remove_leftovers(self.server.app.config.roots)
 
     def start(self) -> None:
         """Fork what is missing."""
@@ -8526,7 +8539,7 @@ def serve_elsewhere(config: Config, announce: Callable[[str], None]) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         listener = listen(config.host, config.port)
         if not config.read_only:
-            remove_leftovers(app.config.roots[0])
+            remove_leftovers(app.config.roots)
         announce(banner(app, listener))
         start(module, wsgi_app(app), listener)
     app.warmer.stop()

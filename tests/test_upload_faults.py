@@ -656,6 +656,20 @@ class KillTest(KillTestCase):
         wait_for(lambda: len(re.findall(
             r"removing \S+", server.logged())) == 3, "each is named")
 
+    def test_leftovers_in_all_directories_and_later(self):
+        other = os.path.join(self.folder, "other")
+        os.mkdir(other)
+        path = archives.put(other, ".upload-1-a", b"half", age=10 ** 6)
+        with mock.patch.object(pypi_server, "FORGET_INTERVAL", 0):
+            app = self.make_app(self.root, other)
+            app.warmer.start()
+            wait_for(lambda: not os.path.exists(path), "removed")
+            path = archives.put(other, ".upload-2-b", b"half", age=10 ** 6)
+            wait_for(lambda: not os.path.exists(path), "removed, too")
+        path = archives.put(other, ".upload-3-c", b"half", age=10 ** 6)
+        with ServerProcess(self.root, other):
+            self.assertFalse(os.path.exists(path))
+
     def test_what_a_living_server_is_writing_is_not_removed(self):
         """However long it takes to come in."""
         first = self.start()
