@@ -6245,24 +6245,36 @@ def elsewhere(app: App, project: str) -> Response:
 
 
 def archives(app: App, request: Request) -> Response:
-    """Answer with all archives that are whole.
-
-    It must look at every file, so it does not do that for every request.
-    """
-    snapshot = app.directories.index()
-    now = time.monotonic()
+    """Answer with all archives that are whole."""
+    catalogue = read_all(app)
 
     def render() -> Page:
-        locations = []
-        for name in sorted(snapshot.projects):
-            found = app.directories.project(name)
-            locations += [file.archive.location
-                          for file in (listed_files(found) if found else ())]
-        return archives_html(locations)
-    return reply_page(request, kept_page(
-        app, ("archives",), (snapshot, now), render,
-        lambda kept, new: kept[0] is new[0]
-        and new[1] - kept[1] < WARM_INTERVAL))
+        return archives_html(
+            archive.location for brief in catalogue.briefs
+            for archive in whole_archives(brief))
+    with app.directories.alone(" archives"):  # as no project is called
+        return reply_page(request, kept_page(
+            app, ("archives",), (catalogue.snapshot.mark, catalogue.noted),
+            render, operator.eq))
+
+
+def read_all(app: App) -> Catalogue:
+    """Return what is known of all projects, when each was read once."""
+    directories = app.directories
+    with directories.alone(" all"):
+        for name, found in directories.index().projects.items():
+            if not directories.is_noted(name, found):
+                directories.project(name)
+    return app.lists.catalogue()
+
+
+def whole_archives(brief: Brief) -> List[Archive]:
+    """Return what a project offers, oldest version first."""
+    withheld_names = {filename for filename, _ in brief.withheld}
+    found = [archive for archive in brief.archives
+             if brief.files and archive.filename not in withheld_names]
+    return found if len(found) < 2 else sorted(found, key=lambda archive: (
+        version_key(archive.version), archive.filename))
 
 
 def check_offered(app: App, archive: Archive) -> None:
@@ -6362,27 +6374,24 @@ XML = "text/xml"
 SEARCH_LIMIT = 64 * 1024  # bytes of a search; pip sends 300
 QUERY_LIMIT = 200         # characters of a search by people
 TERMS_LIMIT = 20          # each is looked for in every project
+HITS_LIMIT = 1000         # projects that `pip search` is told; PyPI told 100
 
 
 def search(app: App, request: Request) -> Response:
-    """Answer `pip search`; nothing else of XML-RPC exists here."""
+    """Answer `pip search`, up to 1000 projects; it is all of XML-RPC."""
     names, summaries, combine = parse_search(request)
     hits = []
-    for name in sorted(app.directories.index().projects):
-        project = app.directories.project(name)
-        files = listed_files(project) if project else ()
-        if not files:
-            continue
-        version = latest_version(files)
-        summary = next((file.facts.summary for file in reversed(files)
-                        if file.facts.summary), "")
+    for brief in read_all(app).briefs:
         found = [any(term in text.lower() for term in terms)
-                 for terms, text in ((names, name), (summaries, summary))
-                 if terms]
-        if combine(found):
+                 for terms, text in ((names, brief.name),
+                                     (summaries, brief.summary)) if terms]
+        if brief.files and combine(found):
             # XML 1.0 has no characters for what printable() replaces.
-            hits.append({"name": name, "summary": printable(summary),
-                         "version": version, "_pypi_ordering": 0})
+            hits.append({"name": brief.name, "version": brief.version,
+                         "summary": printable(brief.summary),
+                         "_pypi_ordering": 0})
+            if len(hits) == HITS_LIMIT:
+                break
     import xmlrpc.client  # late: it costs every other start some milliseconds
     body = xmlrpc.client.dumps((hits,), methodresponse=True,
                                allow_none=True).encode("utf-8")
