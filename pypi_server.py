@@ -1559,6 +1559,9 @@ TAR_FILES = (b"0", b"\0", b"7")
 TAR_LINKS = (b"1", b"2", b"5")
 TAR_NAMES = (b"L", b"K", b"x", b"X", b"g")
 TAR_NAME_LIMIT = 64 * 1024  # bytes; paths have 4096 at the most
+# Of an upload, whose members are looked at one by one; 4 MiB of bz2 can hold
+# millions.  The largest sdists on PyPI have some ten thousand.
+TAR_MEMBERS_LIMIT = 200000
 
 
 def metadata_in_tar(blocks: Iterable[bytes],
@@ -1594,7 +1597,8 @@ class TarScanner:
     """
 
     def __init__(self, check: Optional[Callable[[str], None]] = None) -> None:
-        self.check = check  # is called with the path of every member
+        # Is called with the path of every member, mostly once for each.
+        self.check = check and functools.lru_cache(maxsize=1000)(check)
         self.metadata: Optional[bytes] = None
         self.buffer = b""
         self.skip = 0    # bytes until the next header
@@ -1646,6 +1650,8 @@ class TarScanner:
         if self.done:
             return
         self.members += 1
+        if self.check and self.members > TAR_MEMBERS_LIMIT:
+            raise ValueError(f"it has more than {TAR_MEMBERS_LIMIT} members")
         kind = header[156:157]
         if kind in TAR_NAMES:
             self.collect(kind, size, TAR_NAME_LIMIT)

@@ -8,8 +8,10 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import tarfile
 import threading
 import unittest
+from unittest import mock
 from urllib.parse import urlsplit
 
 import pypi_server
@@ -68,6 +70,24 @@ class TestWork(unittest.TestCase):
                 b"".join(b"14 k%03d%03d=xx\n" % (number, each)
                          for each in range(100))))
         self.assertEqual({}, scanner.pax_for_all)
+
+    def test_members_of_a_tar(self):
+        """Many fit into little; each may have to be looked at."""
+        header = tarfile.TarInfo("foo-1.0/x").tobuf()
+        asked = []
+        scanner = pypi_server.TarScanner(asked.append)
+        for _ in range(10):
+            scanner.feed(header * 1000)
+        self.assertEqual(10000, scanner.members)
+        self.assertLess(len(asked), 10)
+        with mock.patch.object(pypi_server, "TAR_MEMBERS_LIMIT", 12000):
+            scanner.feed(header * 2000)
+            with self.assertRaisesRegex(ValueError, "12000 members"):
+                scanner.feed(header)
+        scanner = pypi_server.TarScanner()  # that only seeks the metadata
+        with mock.patch.object(pypi_server, "TAR_MEMBERS_LIMIT", 10):
+            scanner.feed(header * 20)
+        self.assertEqual(20, scanner.members)
 
     def test_huge_directory_of_a_zip(self):
         end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1,
