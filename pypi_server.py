@@ -10612,12 +10612,36 @@ class Record(NamedTuple):
 
 
 UNKNOWN = Record("", {}, {}, {}, ())
+# Of a Brief without its archives, in a record.
+BRIEF_TYPES = [str, str, str, int, int, int, str, list]
 
 
 def paths_of(record: Record) -> Set[str]:
     """Return the paths of all files that were written for a project."""
     return set(record.files).union(
         *(files for _, files in record.releases.values()))
+
+
+def are_sizes(value: Any) -> bool:
+    """Tell whether this is {path in the site: bytes}."""
+    return isinstance(value, dict) and all(
+        isinstance(size, int) and ".." not in path.split("/")
+        and path.split("/")[0] in SITE_PARTS for path, size in value.items())
+
+
+def is_record(record: Record) -> bool:
+    """Tell whether a record has the types of one; any disk may fail."""
+    return isinstance(record.sources, str) and are_sizes(record.files) \
+        and isinstance(record.archives, dict) \
+        and all(isinstance(text, str) for text in record.archives.values()) \
+        and isinstance(record.releases, dict) and all(
+            isinstance(release, list) and len(release) == 2
+            and isinstance(release[0], str) and are_sizes(release[1])
+            for release in record.releases.values()) \
+        and isinstance(record.brief, list) \
+        and list(map(type, record.brief)) == BRIEF_TYPES \
+        and all(isinstance(pair, list) and list(map(type, pair)) == [str, str]
+                for pair in record.brief[-1])
 
 
 def fingerprint(*values: Any) -> str:
@@ -10636,6 +10660,12 @@ class Site:
         self.root = os.path.abspath(os.path.expanduser(path))
         self.state = os.path.join(self.root, STATE)
         check_apart(self.root, roots)
+        for part in SITE_PARTS + (STATE, f"{STATE}/projects"):
+            if os.path.islink(self.path(part)):
+                raise UsageError(
+                    f"{self.path(part)!r} is a link, and a site must hold "
+                    "all of its files itself; remove it")
+            check_apart(self.path(part), roots)
         try:
             if os.path.lexists(self.root) and os.listdir(self.root) \
                     and not os.path.isdir(self.state):
@@ -10654,13 +10684,22 @@ class Site:
         Raises:
             UsageError: another one does.
         """
-        with open(os.path.join(self.state, "lock"), "ab") as file:
+        path = os.path.join(self.state, "lock")
+        try:
+            file = open(path, "ab")
+        except OSError as error:
+            raise UsageError(
+                f"the site {self.root!r} cannot be written ({path}: "
+                f"{error.strerror}); name another one, or run this as the "
+                "user whose it is")
+        with file:
             if lock_file(file.fileno()) is False:
                 raise UsageError(f"another export writes to {self.root!r}; "
                                  "wait for its end, or stop it")
-            for name in os.listdir(self.state):
-                if name.startswith("new-"):  # of one that was killed
-                    os.unlink(os.path.join(self.state, name))
+            with contextlib.suppress(OSError):  # they hinder nobody
+                for name in os.listdir(self.state):
+                    if name.startswith("new-"):  # of one that was killed
+                        os.unlink(os.path.join(self.state, name))
             yield
 
     def path(self, name: str) -> str:
@@ -10674,9 +10713,28 @@ class Site:
         except OSError:
             return False
 
+    def check_inside(self, name: str) -> None:
+        """Make sure that a name is that of a file in the site.
+
+        Raises:
+            OSError: a link on the way leads to where others have theirs.
+        """
+        folder = os.path.dirname(name)
+        while folder:
+            if os.path.islink(self.path(folder)):
+                raise OSError(
+                    errno.ELOOP, "it is a link, and a site must hold all of "
+                    "its files itself; remove it", self.path(folder))
+            folder = os.path.dirname(folder)
+
     @contextlib.contextmanager
     def replacing(self, name: str) -> Iterator[str]:
-        """Yield a path to be filled; it takes the name in one step."""
+        """Yield a path to be filled; it takes the name in one step.
+
+        Raises:
+            OSError: it cannot; it tells of the name, not of that path.
+        """
+        self.check_inside(name)
         path = self.path(name)
         temporary = os.path.join(self.state, "new-" + os.urandom(8).hex())
         try:
@@ -10686,6 +10744,8 @@ class Site:
             except FileNotFoundError:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 os.replace(temporary, path)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), path)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
@@ -10716,6 +10776,7 @@ class Site:
     def remove(self, names: Iterable[str]) -> None:
         """Remove files that are there, and directories that become empty."""
         for name in names:
+            self.check_inside(name)
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 os.unlink(self.path(name))
             folder = os.path.dirname(name)
@@ -10789,6 +10850,8 @@ class Site:
         """Return the files below the parts of a site that are not known."""
         found = []
         for part in SITE_PARTS:
+            if os.path.islink(self.path(part)):
+                continue  # what it leads to is not of the site
             for folder, _, names in os.walk(self.path(part)):
                 below = folder[len(self.root) + 1:].replace(os.sep, "/")
                 found += [f"{below}/{name}" for name in names
@@ -10807,9 +10870,10 @@ class Site:
         """Return what was written for a project; an empty one if unknown."""
         try:
             with open(self.path(self.record_path(project)), "rb") as file:
-                return Record(**json.loads(file.read().decode()))
-        except (OSError, ValueError, TypeError):
+                record = Record(**json.loads(file.read().decode()))
+        except (OSError, ValueError, TypeError, RecursionError):
             return UNKNOWN
+        return record if is_record(record) else UNKNOWN
 
 
 def is_same_file(one: str, other: str) -> bool:
@@ -10819,22 +10883,29 @@ def is_same_file(one: str, other: str) -> bool:
         return False
 
 
-def check_apart(site: str, roots: Sequence[str]) -> None:
+def lies_in(path: str, folder: str) -> bool:
+    """Tell whether a path leads into a folder, by links or mounts too."""
+    path = os.path.realpath(path)
+    while not is_same_file(path, folder):
+        path, name = os.path.split(path)
+        if not name:
+            return False
+    return True
+
+
+def check_apart(place: str, roots: Sequence[str]) -> None:
     """Refuse a site that would be served, or whose files would be removed.
+
+    Args:
+        place: the site, or a part of it.
 
     Raises:
         UsageError: it lies in a package directory, or one lies in it.
     """
-    place = os.path.realpath(site)
     for root in roots:
-        folder = os.path.realpath(root)
-        try:
-            common = os.path.commonpath([place, folder])
-        except ValueError:  # other drives on Windows
-            continue
-        if common in (place, folder):
+        if lies_in(place, root) or lies_in(root, place):
             raise UsageError(
-                f"the site {site!r} and the package directory {root!r} must "
+                f"the site {place!r} and the package directory {root!r} must "
                 "not lie in one another; name another place for the site")
 
 
@@ -10864,6 +10935,17 @@ INDEX_PAGES = (
     ("/withheld/", HTML, "withheld/index.html"),
     ("/search/", HTML, "search/index.html"),
     ("/", HTML, "index.html"))
+
+
+# What concerns one path only: others can be written all the same.
+OF_ONE_PATH = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY,
+               errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM)
+
+
+def describe(error: OSError) -> str:
+    """Return what went wrong, and with which path."""
+    problem = error.strerror or str(error)
+    return f"{error.filename}: {problem}" if error.filename else problem
 
 
 class Still(Directories):
@@ -10950,6 +11032,7 @@ class Exporter:
         # Projects that are as they should be: sources, and locations.
         self.done: Dict[str, Tuple[str, Tuple[str, ...]]] = {}
         self.failures: Dict[str, str] = {}  # why a project must wait
+        self.told: Dict[str, str] = {}  # of these, what is in the log
         self.gone: Set[str] = set()  # paths that no page shows any more
         self.is_linking = not self.config.copy
         self.is_indexed = False  # the pages of the index are up to date,
@@ -11113,7 +11196,7 @@ class Exporter:
         """Export a project, or note why it must wait.
 
         Raises:
-            OSError: the site cannot be written, or a directory is away.
+            OSError: no file can be written, or a directory is away.
         """
         self.done.pop(name, None)
         self.failures.pop(name, None)
@@ -11122,6 +11205,9 @@ class Exporter:
         except HTTPError as error:
             self.failures[name] = error.detail
         except OSError as error:
+            if error.errno in OF_ONE_PATH:
+                self.failures[name] = describe(error)
+                return
             if error.errno not in (errno.ESTALE, errno.ENOENT) or not all(
                     map(os.path.isdir, (self.site.state, *self.config.roots))):
                 raise
@@ -11177,7 +11263,7 @@ class Exporter:
         snapshot = self.directories.held
         self.directories.held = snapshot._replace(projects={
             name: archives for name, archives in snapshot.projects.items()
-            if name in self.done or os.path.exists(
+            if name in self.done or os.path.isfile(
                 self.site.path(f"simple/{name}/index.html"))})
         try:
             for path, accept, name in INDEX_PAGES:
@@ -11249,6 +11335,15 @@ class Exporter:
                 self.site.mark(True)
         self.gone.clear()
 
+    def tell_failures(self, before: Mapping[str, str]) -> None:
+        """Log why projects wait, once, if that was so before."""
+        self.told = {name: why for name, why in self.told.items()
+                     if name in self.failures}
+        for name, why in sorted(self.failures.items()):
+            if before.get(name) == why != self.told.get(name):
+                self.told[name] = why
+                LOG.warning("%s is not exported as it is: %s", name, why)
+
     def watch(self) -> None:
         """Bring changes to the site for ever.
 
@@ -11266,13 +11361,18 @@ class Exporter:
                      if started >= look_at or name in self.failures
                      or last.get(name) is not archives]
             before, problem = problem, ""
+            waiting = dict(self.failures)
             try:
                 self.run(names, Progress(0))
                 last = projects
-            except (UsageError, OSError) as error:
-                problem = str(error)
-                if problem != before:
-                    LOG.error("the site is not up to date: %s", problem)
+            except UsageError as error:
+                problem = text = str(error)
+            except OSError as error:
+                # Of many paths with one problem, any may be the first.
+                problem, text = error.strerror or str(error), describe(error)
+            if problem and problem != before:
+                LOG.error("the site is not up to date: %s", text)
+            self.tell_failures(waiting)
             now = time.monotonic()
             if started >= look_at:
                 look_at = now + LOOK_SHARE * (now - started)
@@ -11293,11 +11393,10 @@ def export_site(config: Config, announce: Callable[[str], None]) -> int:
         except OSError as error:
             LOG.error("the site %s is not complete: %s; run the same "
                       "command again once that is mended", site.root,
-                      error.strerror or error)
+                      describe(error))
             if not config.watch:
                 return 1
-        for name, why in sorted(exporter.failures.items()):
-            LOG.warning("%s is not exported as it is: %s", name, why)
+        exporter.tell_failures(exporter.failures)
         announce(f"Exported {len(names)} projects from "
                  f"{', '.join(exporter.config.roots)} to {site.root}")
         if config.watch:
