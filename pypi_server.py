@@ -4354,6 +4354,10 @@ TICK = 0.05
 LONG_AGO = 60
 
 
+# What filesystems keep at their top for themselves, closed to others.
+SYSTEM_FOLDERS = ("lost+found", "System Volume Information", "$RECYCLE.BIN")
+
+
 class Listing(NamedTuple):
     """A directory as it was last listed."""
 
@@ -4383,6 +4387,12 @@ class Snapshot(NamedTuple):
     companions: FrozenSet[str]                 # paths
     statuses: Dict[str, Tuple[Tuple[int, str], ...]]  # (root's place, path)
     unreadable: str                            # why a root cannot be served
+    closed: Dict[str, str]  # folders that cannot be read, and why
+
+    def hidden(self) -> str:
+        """Return what keeps this from being all there is, "" if it is."""
+        return self.unreadable or ", ".join(
+            f"{path}: {problem}" for path, problem in self.closed.items())
 
 
 class Draft:
@@ -4472,8 +4482,9 @@ class Draft:
                 projects[name] = tuple(members.values())
             else:
                 projects.pop(name, None)
-        return Snapshot(self.archives, projects, frozenset(self.companions),
-                        self.statuses, self.last.unreadable)
+        return self.last._replace(
+            archives=self.archives, projects=projects,
+            companions=frozenset(self.companions), statuses=self.statuses)
 
 
 def is_file(entry: "os.DirEntry[str]") -> bool:
@@ -4495,7 +4506,7 @@ class Tree:
         self.order = {root: place for place, root in enumerate(roots)}
         self.listings: Dict[Tuple[str, str], Listing] = {}
         self.shadowed: Dict[str, List[Archive]] = {}
-        self.snapshot = Snapshot({}, {}, frozenset(), {}, "")
+        self.snapshot = Snapshot({}, {}, frozenset(), {}, "", {})
         # By directory: {name: what is wrong with it}.
         self.reported: Dict[str, Dict[str, str]] = {}
         self.seen: Set[str] = set()  # all projects that ever had a file
@@ -4507,9 +4518,10 @@ class Tree:
         suddenly empty would send clients elsewhere.
         """
         listings: Dict[Tuple[str, str], Listing] = {}
+        closed: Dict[str, str] = {}
         try:
             for root in self.order:
-                self.walk(root, listings)
+                self.walk(root, listings, closed)
         except OSError as error:
             unreadable = f"{error.filename}: {error.strerror}"
             if unreadable != self.snapshot.unreadable:
@@ -4528,8 +4540,9 @@ class Tree:
         for root, directory in self.listings.keys() - listings.keys():
             self.reported.pop(f"{root}/{directory}", None)
         self.listings = listings
-        if self.snapshot.unreadable:
-            self.snapshot = self.snapshot._replace(unreadable="")
+        if self.snapshot.unreadable or self.snapshot.closed != closed:
+            self.snapshot = self.snapshot._replace(
+                unreadable="", closed=closed)
         if changes:
             self.change(changes)
 
@@ -4555,19 +4568,23 @@ class Tree:
             self.change([((root, directory), removed & known.names,
                           added - known.names)])
 
-    def walk(self, root: str,
-             listings: Dict[Tuple[str, str], Listing]) -> None:
+    def walk(self, root: str, listings: Dict[Tuple[str, str], Listing],
+             closed: Dict[str, str]) -> None:
+        """Add the listings of a root, and the folders that have none."""
         listings[root, ""] = self.listing(root, "")
         queue = [""]
         while queue:
             directory = queue.pop()
             for folder in listings[root, directory].folders:
                 below = f"{directory}{folder}/"
+                if f"{root}/{directory}{folder}" in self.order:
+                    continue  # it has its turn by itself
                 try:
                     listings[root, below] = self.listing(root, below)
                 except (FileNotFoundError, NotADirectoryError):
                     continue
                 except OSError as error:
+                    closed[f"{root}/{below}"] = str(error.strerror)
                     self.report(f"{root}/{below}", {"": str(error.strerror)})
                     if (root, below) not in self.listings:
                         continue
@@ -4615,7 +4632,7 @@ class Tree:
         with os.scandir(path) as entries:
             for entry in entries:
                 name = entry.name
-                if name.startswith("."):
+                if name.startswith(".") or name in SYSTEM_FOLDERS:
                     continue
                 if not name.isprintable():  # nor valid UTF-8, perhaps
                     problems[ascii(name)] = "its name has characters that " \
@@ -4922,6 +4939,19 @@ class Directories:
                 (("Retry-After", "5"),))
         return snapshot
 
+    def whole(self) -> Snapshot:
+        """Return a snapshot that tells also what is not here.
+
+        Raises:
+            HTTPError: 503 while any folder cannot be read.
+        """
+        snapshot = self.index()
+        if snapshot.closed:
+            raise HTTPError(
+                503, "a folder of a package directory cannot be read at the "
+                "moment", (("Retry-After", "5"),))
+        return snapshot
+
     def refresh(self) -> None:
         """Make the snapshot agree with the disk as it is now."""
         with self.lock:
@@ -5108,7 +5138,7 @@ class Directories:
     def forget(self) -> None:
         """Take out of the cache what is gone from the disk."""
         snapshot = self.tree.snapshot
-        if snapshot.unreadable:
+        if snapshot.hidden():
             return
         there = {archive.path for archive in snapshot.archives.values()}
         for root in self.tree.order:
@@ -6122,6 +6152,7 @@ def project_detail(app: App, request: Request, project: str) -> Response:
 
 def elsewhere(app: App, project: str) -> Response:
     """Answer for a project of which nothing is here."""
+    app.directories.whole()  # else nobody knows
     # A file that is being replaced may be gone for a moment.
     if app.config.disable_fallback or not PROJECT_NAME.fullmatch(project) \
             or normalize(project) in app.directories.tree.seen:
@@ -6233,7 +6264,7 @@ def add_slash(app: App, request: Request, **arguments: str) -> Response:
 
 def health(app: App, request: Request) -> Response:
     """Answer with Ok while all package directories can be read."""
-    app.directories.index()
+    app.directories.whole()
     return Response(200, (content_type(TEXT), NO_STORE), b"Ok")
 
 
@@ -8877,7 +8908,10 @@ def update_all(config: Config) -> int:
     if not updates and len(failures) < max(len(projects), 1):
         print(f"# nothing to update among {len(projects) - len(failures)} "
               "projects")
-    failed = bool(failures)
+    failed = bool(failures or tree.snapshot.closed)
+    for path, problem in tree.snapshot.closed.items():
+        complain(f"{path} cannot be read ({problem}): what is in it was not "
+                 "looked up")
     pip = pip_version() if config.execute and updates else 0
     for update in updates:
         show_update(config, update)
@@ -10332,7 +10366,8 @@ def check_names(tree: Tree) -> Iterator[Finding]:
             yield Finding("shadowed", archive.path,
                           f"{served[archive.filename].path} comes first")
     for path, problem in tree.problems():
-        yield Finding("unrecognized", path, problem)
+        yield Finding("broken" if path in tree.snapshot.closed
+                      else "unrecognized", path, problem)
     for (root, directory), listing in tree.listings.items():
         for name in listing.names:
             path = f"{root}/{directory}{name}"
@@ -11313,8 +11348,9 @@ class Exporter:
             OSError: a directory cannot be read, or the site not be written.
         """
         snapshot = self.directories.held
-        if snapshot.unreadable:
-            raise OSError(errno.EIO, snapshot.unreadable)
+        if snapshot.hidden():  # who knows what is in there
+            raise OSError(errno.EIO, "not all can be read: "
+                          + snapshot.hidden())
         if not snapshot.projects and self.site.recorded():
             raise UsageError(
                 f"{', '.join(self.config.roots)} has no archive at all, and "

@@ -699,6 +699,31 @@ class TestFaults(ExportTestCase):
         self.assertIn("no archive at all", printed)
         self.assertEqual(before, tree(self.site))
 
+    def test_folder_that_cannot_be_read(self):
+        """Nobody knows what is in it, so all of it stays in the site."""
+        self.put("foo", "1.0")
+        archives.put(self.root, "sub/bar-1.0.tar.gz",
+                     archives.sdist("bar", "1.0"))
+        path = os.path.join(self.root, "sub")
+        config = pypi_server.Config(
+            roots=(self.root,), site=self.site, delete=True,
+            cache_dir=os.path.join(self.folder, "cache"))
+        said = []
+        self.assertEqual(0, pypi_server.export_site(config, said.append))
+        before = tree(self.site, True)
+        with unprivileged(self.folder):
+            os.chmod(path, 0)
+            try:
+                with self.assertLogs("pypi_server", "ERROR") as logs:
+                    self.assertEqual(1, pypi_server.export_site(
+                        config, said.append))
+            finally:
+                os.chmod(path, 0o755)
+        self.assertEqual(1, len(logs.output))
+        self.assertIn(path, logs.output[0])
+        self.assertEqual(1, len(said))
+        self.assertEqual(before, tree(self.site, True))
+
     def test_one_at_a_time(self):
         self.put("foo", "1.0")
         self.run_export()

@@ -1,5 +1,7 @@
 """Section Update: newer releases in another index, on loopback."""
 
+import contextlib
+import io
 import os
 import re
 import shlex
@@ -11,8 +13,10 @@ import sys
 import tempfile
 import threading
 import unittest
+import urllib.request  # noqa: F401  it may be out of reach for nobody
 import zlib
 from typing import NamedTuple, Tuple
+from unittest import mock
 
 try:
     import resource
@@ -24,6 +28,7 @@ from tests import archives
 from tests.helpers import (
     SCRIPT, DirectoryTestCase, ServerProcess, wait_for,
 )
+from tests.test_directories import unprivileged
 from tests.upstream import JSON, Upstream, detail, empty, isolated, sha256
 
 
@@ -732,6 +737,29 @@ def has_pip():
 def has_old_pip():
     """Tell whether its `download` has no --ignore-requires-python."""
     return pypi_server.pip_version() < 21
+
+
+class TestClosed(UpdateTestCase):
+    def test_folder_that_cannot_be_read(self):
+        """The others are looked up; the exit status tells."""
+        empty(self.root, "a-1.0.tar.gz", "sub/b-1.0.tar.gz")
+        index = self.upstream()
+        index.has("a", "a-2.0.tar.gz")
+        path = os.path.join(self.root, "sub")
+        output, errors = io.StringIO(), io.StringIO()
+        with mock.patch.dict(os.environ, isolated(self.folder), clear=True), \
+                unprivileged(self.folder):
+            os.chmod(path, 0)
+            try:
+                with contextlib.redirect_stdout(output), \
+                        contextlib.redirect_stderr(errors):
+                    status = pypi_server.update_all(pypi_server.Config(
+                        roots=(self.root,), index_url=index.url))
+            finally:
+                os.chmod(path, 0o755)
+        self.assertEqual(1, status)
+        self.assertIn("a==2.0", output.getvalue())
+        self.assertIn(path + "/ cannot be read", errors.getvalue())
 
 
 class TestExecute(UpdateTestCase):
