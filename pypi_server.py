@@ -9749,6 +9749,8 @@ def load_packaging() -> Any:
 TRIES = 2000
 EXTRA = re.compile(r"(\bextra\s*==\s*['\"])([\w.-]+)")
 REQUIREMENT_LIMIT = 10000  # characters; with all its markers
+# With one of these, a pre-release is asked for (PEP 440); in packaging.
+WITH_PRERELEASES = ("==", ">=", "<=", "~=", "===")
 
 # A release, or one of its extras: (project, version, extra or "").
 Node = Tuple[str, str, str]
@@ -9807,6 +9809,22 @@ def wheel_order(filename: str, ranks: Mapping[str, int]
             filename) if found else None
 
 
+def suitable(specifier: Any, versions: Iterable[str]) -> List[str]:
+    """Return the versions that any pip takes for a specifier.
+
+    Pre-releases count where one is named, or where all that there is are
+    such and any will do.  From packaging 26 on, they do as well where no
+    other version meets the specifier; older ones know better.
+    """
+    found = [version for version in versions
+             if specifier.contains(version, prereleases=True)]
+    if any(each.operator in WITH_PRERELEASES
+           and is_prerelease(each.version) for each in specifier):
+        return found
+    final = [version for version in found if not is_prerelease(version)]
+    return final if final or len(specifier) else found
+
+
 class Stock:
     """The releases in the directories, as installers on a target see them."""
 
@@ -9824,20 +9842,11 @@ class Stock:
     def add(self, archive: Archive, reading: Reading, yanked: bool) -> None:
         version = normalize_version(archive.version)
         excuses = self.excuses.setdefault(archive.project, {})
-        order: Any = None
-        excuse = "it is withheld"
-        if not reading.facts.problem and parse_version(version):
-            excuse = "for other Pythons or platforms only"
-            if archive.filetype == "bdist_wheel":
-                order = wheel_order(archive.filename, self.target.ranks)
-            elif archive.filetype == "sdist":
-                order = math.inf, 0, archive.filename
-            if order and not self.takes(reading.facts.requires_python):
-                order = None
-                excuse = f"for Python {reading.facts.requires_python} only"
-        if order is None:
+        excuse = self.excuse(archive, reading)
+        if excuse:
             excuses.setdefault(version, excuse)
             return
+        order = self.order(archive)
         excuses[version] = ""
         releases = self.best.setdefault(archive.project, {})
         found = order, Candidate(archive, reading, yanked)
@@ -9845,6 +9854,26 @@ class Stock:
         if version not in releases or (yanked, order) < (
                 releases[version][1].yanked, releases[version][0]):
             releases[version] = found
+
+    def order(self, archive: Archive) -> Any:
+        """Return what files of a release are chosen by; None for no use."""
+        if archive.filetype == "bdist_wheel":
+            return wheel_order(archive.filename, self.target.ranks)
+        return (math.inf, 0, archive.filename) \
+            if archive.filetype == "sdist" else None
+
+    def excuse(self, archive: Archive, reading: Reading) -> str:
+        """Say why installers on the target pass over a file, "" if not."""
+        if reading.facts.problem or not parse_version(archive.version):
+            return "it is withheld"
+        for kind, problem in reading.problems:
+            if kind in ("name", "version"):
+                return problem
+        if not self.order(archive):
+            return "for other Pythons or platforms only"
+        if not self.takes(reading.facts.requires_python):
+            return f"for Python {reading.facts.requires_python} only"
+        return ""
 
     def takes(self, requires_python: str) -> bool:
         """Tell whether the Python suits; what is malformed does, as in pip.
@@ -9919,12 +9948,12 @@ class Stock:
             releases = self.best.get(project, {})
             offered = [version for version in releases
                        if not releases[version][1].yanked]
-            found = list(specifier.filter(offered))
+            found = suitable(specifier, offered)
             if not found and any(
                     each.operator in ("==", "===")
                     and not each.version.endswith(".*")
                     for each in specifier):  # PEP 592
-                found = list(specifier.filter(releases))
+                found = suitable(specifier, releases)
             self.selected[key] = tuple(sorted(
                 found, key=version_key, reverse=True))
         return self.selected[key]
@@ -9950,8 +9979,12 @@ class Stock:
         for version in versions:
             if parse_version(version) and need.specifier.contains(
                     version, prereleases=True):
-                return (f"{version} is here, but "
-                        f"{excuses[version] or 'it is yanked'}")
+                excuse = excuses[version] or (
+                    "it is yanked"
+                    if self.best[need.project][version][1].yanked else
+                    "it is a pre-release, which older pips pass over where "
+                    "no requirement names one")
+                return f"{version} is here, but {excuse}"
         more = f" and {len(versions) - 5} older" if len(versions) > 5 else ""
         return f"there is only {', '.join(versions[:5])}{more}"
 
