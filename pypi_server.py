@@ -5854,8 +5854,11 @@ def read_setting(flag: str, path: str) -> str:
     try:
         with open(os.path.expanduser(path), encoding="utf-8") as file:
             return file.read()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{flag}: {path!r} cannot be read: {error}")
+    except OSError as error:
+        problem = error.strerror or str(error)
+    except ValueError:
+        problem = "it is not text in UTF-8"
+    raise UsageError(f"{flag}: {path!r} cannot be read: {problem}")
 
 
 def content_type(media_type: str) -> Tuple[str, str]:
@@ -8564,6 +8567,18 @@ def read_answer(response: http.client.HTTPResponse) -> bytes:
     return b"".join(found)
 
 
+def check_answer(response: http.client.HTTPResponse) -> None:
+    """Refuse what is not an answer of an index.
+
+    Raises:
+        ValueError: that is so.
+    """
+    if response.status != 200:
+        raise ValueError(f"{response.status} {response.reason}")
+    if response.headers.get_content_type() != SIMPLE_JSON:
+        raise ValueError("the index does not speak JSON (PEP 691)")
+
+
 def check_redirect(origin: str, url: str) -> str:
     """Return the target of a redirect.
 
@@ -8619,30 +8634,45 @@ class Upstream:
             OSError, http.client.HTTPException: the index cannot be reached.
             ValueError: it answers something else.
         """
-        url = f"{self.url}{name}/"
+        response, data = self.follow(f"{self.url}{name}/", read_answer)
+        if response.status == 404:
+            return None
+        check_answer(response)
+        try:
+            found = json.loads(data.decode("utf-8"))
+        except (ValueError, RecursionError):
+            raise ValueError("what it answers is not JSON")
+        if not isinstance(found, dict):
+            raise ValueError("what it answers is no project detail")
+        return found
+
+    def check(self) -> None:
+        """Make sure that there is an index: it has a list of its projects.
+
+        Raises:
+            OSError, http.client.HTTPException, ValueError: see project().
+        """
+        # That list has tens of megabytes on PyPI, and nobody needs them.
+        response, _ = self.follow(self.url, lambda response: b"")
+        self.close()
+        check_answer(response)
+
+    def follow(self, url: str, read: Callable[
+            [http.client.HTTPResponse], bytes]
+               ) -> Tuple[http.client.HTTPResponse, bytes]:
+        """Return the answer to a GET, after redirects, and what is read."""
         for _ in range(REDIRECTS):
-            response, data = self.get(url)
-            if response.status == 404:
-                return None
+            response, data = self.get(url, read)
             location = response.headers.get("Location")
-            if 300 <= response.status < 400 and location:
-                url = check_redirect(url, urljoin(url, location))
-                continue
-            if response.status != 200:
-                raise ValueError(f"{response.status} {response.reason}")
-            if response.headers.get_content_type() != SIMPLE_JSON:
-                raise ValueError("the index does not speak JSON (PEP 691)")
-            try:
-                found = json.loads(data.decode("utf-8"))
-            except (ValueError, RecursionError):
-                raise ValueError("what it answers is not JSON")
-            if not isinstance(found, dict):
-                raise ValueError("what it answers is no project detail")
-            return found
+            if not 300 <= response.status < 400 or not location:
+                return response, data
+            url = check_redirect(url, urljoin(url, location))
         raise ValueError("too many redirects")
 
-    def get(self, url: str) -> Tuple[http.client.HTTPResponse, bytes]:
-        """Return the answer to a GET, and its body without its coding."""
+    def get(self, url: str, read: Callable[
+            [http.client.HTTPResponse], bytes]
+            ) -> Tuple[http.client.HTTPResponse, bytes]:
+        """Return the answer to a GET, and what is read of its body."""
         parts = urlsplit(url)
         proxy = find_proxy(parts)
         target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
@@ -8657,7 +8687,7 @@ class Upstream:
             try:
                 connection.request("GET", target, headers=headers)
                 response = connection.getresponse()
-                data = read_answer(response)
+                data = read(response)
                 break
             except (http.client.HTTPException, ConnectionError):
                 # It may have been idle for too long: then once more.
@@ -8778,7 +8808,7 @@ def pip_kind(project: str, filename: str) -> List[str]:
     """Return options of pip that make it download this kind of file."""
     if not filename.endswith(".whl"):
         # Of this project only: what builds it may well be a wheel.
-        return ["--no-binary", project]
+        return ["--no-binary", project, ANY_PYTHON]
     pythons, abis, platforms = wheel_tags(filename)
     implementation = pythons[-1].rstrip("0123456789")
     # The Python that the tag names is the lowest; who needs it, has it.
@@ -8813,36 +8843,50 @@ class Progress:
                   end=end, file=sys.stderr, flush=True)
 
 
-def look_up(upstream: Upstream, name: str, archives: Sequence[Archive],
-            config: Config) -> Tuple[Optional[Update], str]:
-    """Return the update of a project, if there is one, or what went wrong."""
+@contextlib.contextmanager
+def as_failures() -> Iterator[None]:
+    """Make all that can go wrong with an index a ValueError that tells it.
+    """
     try:
-        found = upstream.project(name)
+        yield
     except http.client.HTTPException:
-        return None, "what it answers is not HTTP"
+        raise ValueError("what it answers is not HTTP")
     except OSError as error:
-        return None, error.strerror or str(error) or "no answer"
-    except ValueError as error:
-        return None, str(error)
+        raise ValueError(error.strerror or str(error) or "no answer")
+
+
+def look_up(upstream: Upstream, name: str, archives: Sequence[Archive],
+            config: Config) -> Tuple[bool, Optional[Update]]:
+    """Tell whether a project is upstream, and return its update, if any.
+
+    Raises:
+        ValueError: it cannot be told.
+    """
+    with as_failures():
+        found = upstream.project(name)
     if found is None:
-        return None, ""
+        return False, None
     try:
         offers = read_offers(found, name, config.allow_unstable)
     except (KeyError, TypeError, AttributeError):
-        return None, "what it answers is no project detail"
-    return find_update(name, archives, offers, config.download_directory), ""
+        raise ValueError("what it answers is no project detail")
+    return True, find_update(
+        name, archives, offers, config.download_directory)
+
+
+class Answers(NamedTuple):
+    """What an index says of all projects; filled by several threads."""
+
+    updates: List[Update]
+    failures: Dict[str, str]  # by project
+    absent: List[str]
 
 
 def ask_upstream(config: Config, projects: Mapping[str, Sequence[Archive]]
-                 ) -> Tuple[List[Update], Dict[str, str]]:
-    """Look all projects up, over a few connections.
-
-    Returns:
-        (updates by name, {project: what went wrong}).
-    """
+                 ) -> Answers:
+    """Look all projects up, over a few connections."""
     waiting = collections.deque(sorted(projects))
-    updates: List[Update] = []
-    failures: Dict[str, str] = {}
+    answers = Answers([], {}, [])
     progress = Progress(len(waiting))
     lock = threading.Lock()
 
@@ -8854,14 +8898,17 @@ def ask_upstream(config: Config, projects: Mapping[str, Sequence[Archive]]
                     name = waiting.popleft()
                 except IndexError:
                     return
-                update, failure = look_up(
-                    upstream, name, projects[name], config)
+                try:
+                    is_there, update = look_up(
+                        upstream, name, projects[name], config)
+                    if update:
+                        answers.updates.append(update)
+                    if not is_there:
+                        answers.absent.append(name)
+                except ValueError as error:
+                    answers.failures[name] = str(error)
                 with lock:
                     progress.step()
-                    if update:
-                        updates.append(update)
-                    if failure:
-                        failures[name] = failure
 
     threads = [threading.Thread(target=work, daemon=True)
                for _ in range(min(CONNECTIONS, len(waiting)))]
@@ -8869,7 +8916,8 @@ def ask_upstream(config: Config, projects: Mapping[str, Sequence[Archive]]
         thread.start()
     for thread in threads:
         thread.join()
-    return sorted(updates), failures
+    answers.updates.sort()
+    return answers
 
 
 def read_ignored(path: str) -> FrozenSet[str]:
@@ -8895,20 +8943,16 @@ def update_all(config: Config) -> int:
     if directory and os.path.exists(directory) \
             and not os.path.isdir(directory):
         raise UsageError(f"-d: {directory!r} is not a directory")
-    roots = tuple(package_directory(root) for root in config.roots)
-    tree = Tree(roots)
-    tree.refresh()
     ignored = read_ignored(config.ignorelist_file)
+    tree = Tree([package_directory(root) for root in config.roots])
+    tree.refresh()
     projects = {name: archives
                 for name, archives in tree.snapshot.projects.items()
                 if name not in ignored}
-    updates, failures = ask_upstream(config, projects)
-    if failures:
-        print_failures(config, failures, len(projects))
-    if not updates and len(failures) < max(len(projects), 1):
-        print(f"# nothing to update among {len(projects) - len(failures)} "
-              "projects")
-    failed = bool(failures or tree.snapshot.closed)
+    answers = ask_upstream(config, projects)
+    updates = answers.updates
+    failed = bool(tree.snapshot.closed) or not print_answers(
+        config, answers, len(projects))
     for path, problem in tree.snapshot.closed.items():
         complain(f"{path} cannot be read ({problem}): what is in it was not "
                  "looked up")
@@ -8928,6 +8972,22 @@ def complain(text: str) -> None:
     print(f"pypi-server: {text}", file=sys.stderr)
 
 
+def print_answers(config: Config, answers: Answers, total: int) -> bool:
+    """Tell what there is besides updates; False when that is a failure."""
+    updates, failures, absent = answers
+    if failures:
+        print_failures(config, failures, total)
+    if absent and len(absent) == total and not is_index(config):
+        return False
+    if not updates and len(failures) < max(total, 1):
+        more = f"; {len(absent)} are not upstream" if absent else ""
+        print(f"# nothing to update among {total - len(failures)} "
+              f"projects{more}")
+    elif absent:
+        print(f"# {len(absent)} of {total} projects are not upstream")
+    return not failures
+
+
 def print_failures(config: Config, failures: Mapping[str, str],
                    total: int) -> None:
     """Tell which projects could not be looked up; once, when none could."""
@@ -8938,6 +8998,19 @@ def print_failures(config: Config, failures: Mapping[str, str],
         return
     for name in sorted(failures):
         complain(f"{name} could not be looked up: {failures[name]}")
+
+
+def is_index(config: Config) -> bool:
+    """Tell whether an index is where none of the projects was found."""
+    upstream = Upstream(config.index_url)
+    try:
+        with as_failures(), contextlib.closing(upstream):
+            upstream.check()
+    except ValueError as error:
+        complain(f"{upstream.url} has none of the projects that are here, "
+                 f"and no list of others ({error}); name another --index-url")
+        return False
+    return True
 
 
 def show_update(config: Config, update: Update) -> None:
