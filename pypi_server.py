@@ -133,6 +133,10 @@ ZIPPED = (".whl", ".egg", ".zip", ".exe")
 BLOCK = 256 * 1024               # bytes read from a file at once
 XZ_MEMORY = 128 * 1024 ** 2      # bytes; `xz -9` needs 64 MiB
 METADATA_LIMIT = 10 * 1024 ** 2  # bytes; the largest on PyPI are below 2 MiB
+# Of its head, in which old tools put the description too.  Parsed, a field
+# needs hundreds of bytes; and a line that has two compresses to nothing.
+METADATA_HEAD_LIMIT = 4 * 1024 ** 2  # bytes
+METADATA_FIELDS_LIMIT = 10000
 # What a tar may unpack to: so much in any case, and so many times its size.
 # bz2 can reach 20,000 times, which a reader would need hours for.
 BOMB_SIZE = 1024 ** 3            # bytes
@@ -249,6 +253,8 @@ class Request(NamedTuple):
     client: str                   # address of the peer, or whom it serves
     base: str                     # URL of the index, e.g. "http://host/pypi/"
     user: str = "-"               # once verified
+    # Is called when an account stands for it.
+    vouch: Callable[[], None] = lambda: None
 
 
 class Response(NamedTuple):
@@ -604,6 +610,7 @@ def extension_of(filename: str) -> str:
 BYTE_RANGE = re.compile(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", re.ASCII)
 # RFC 9110, 7.2 and RFC 3986, 3.2.2: a name, IPv4 or [IPv6], and a port.
 HOST = re.compile(r"(?:[\w.~-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?", re.ASCII)
+HOST_LIMIT = 260  # characters; a name in DNS has 253, a port 5
 
 
 def quality(parameters: Sequence[str]) -> float:
@@ -741,13 +748,17 @@ def moment_of(nanoseconds: int) -> datetime.datetime:
         return datetime.datetime.max if nanoseconds > 0 else epoch
 
 
+def is_host(text: str) -> bool:
+    return len(text) <= HOST_LIMIT and bool(HOST.fullmatch(text))
+
+
 def base_url(scheme: str, host: str, prefix: str) -> str:
     """Return the URL of the index as this client sees it.
 
     Only what PyPI's formats demand as absolute is built from it: legacy
     JSON and provenance; a client that lies here deceives itself.
     """
-    if not HOST.fullmatch(host):
+    if not is_host(host):
         host = "localhost"
     return f"{scheme}://{host}/{quote(prefix.strip('/'))}".rstrip("/") + "/"
 
@@ -809,7 +820,7 @@ def parse_head(data: bytes) -> Head:
     if len(fields) > FIELD_LIMIT:
         raise HTTPError(431, f"more than {FIELD_LIMIT} header fields")
     headers = parse_fields(fields)
-    if minor != b"0" and not HOST.fullmatch(headers.get("host", "")):
+    if minor != b"0" and not is_host(headers.get("host", "")):
         raise HTTPError(400, "the Host header is missing or malformed")
     return Head(method.decode(), target.decode(), int(minor), headers)
 
@@ -1093,10 +1104,11 @@ def parse_htpasswd(text: str) -> Tuple[Dict[str, str], List[str]]:
     problems = []
     for number, line in enumerate(text.split("\n"), 1):
         line = line.lstrip("\ufeff").strip()
-        user, colon, digest = line.partition(":")
+        user, _, rest = line.partition(":")
+        digest = rest.partition(":")[0]
         if not line or line.startswith("#"):
             continue
-        if not colon or not user or not digest:
+        if not user or not digest:
             problems.append(f"line {number} is not USER:HASH")
         elif user in users:
             problems.append(f"line {number} repeats the user {user!r}; the "
@@ -1106,8 +1118,11 @@ def parse_htpasswd(text: str) -> Tuple[Dict[str, str], List[str]]:
                 f"line {number}: the password of {user!r} is in plain text "
                 "or a DES hash, which is refused; set it anew with the "
                 "passwd command")
+        elif not re.fullmatch("[!-~]+", digest):
+            problems.append(f"line {number}: the hash of {user!r} has "
+                            "characters that no hash has")
         else:
-            users[user] = digest.partition(":")[0]
+            users[user] = digest
     return users, problems
 
 
@@ -1334,18 +1349,31 @@ def read_metadata(file: BinaryIO, archive: Archive,
             is_read_error().
     """
     filename = archive.filename
+    metadata = None
     if filename.endswith(TAR_EXTENSIONS):
         blocks = hashed(file, hashes)
-        return metadata_in_tar(decompressed(blocks, filename), check,
-                               is_all=bool(hashes or check))
-    metadata = None
-    if filename.endswith(ZIPPED):
-        metadata = metadata_in_zip(file, archive, check)
-    if hashes:
-        file.seek(0)
-        for _ in hashed(file, hashes):
-            pass
+        metadata = metadata_in_tar(decompressed(blocks, filename), check,
+                                   is_all=bool(hashes or check))
+    else:
+        if filename.endswith(ZIPPED):
+            metadata = metadata_in_zip(file, archive, check)
+        if hashes:
+            file.seek(0)
+            for _ in hashed(file, hashes):
+                pass
+    check_fields(metadata or b"")
     return metadata
+
+
+def check_fields(metadata: bytes) -> None:
+    """Refuse core metadata that would fill the memory when it is parsed."""
+    head = metadata_parts(metadata)[0]
+    folded = head.count(b"\n ") + head.count(b"\n\t")
+    if len(head) > METADATA_HEAD_LIMIT \
+            or head.count(b"\n") - folded >= METADATA_FIELDS_LIMIT:
+        raise ValueError(
+            f"its metadata has more than {METADATA_FIELDS_LIMIT} fields, or "
+            f"more than {METADATA_HEAD_LIMIT} bytes of them")
 
 
 def hashed(file: BinaryIO, hashes: Mapping[str, Any]) -> Iterator[bytes]:
@@ -1421,11 +1449,14 @@ def check_zip_end(file: BinaryIO) -> None:
     directory = ZIP_END.unpack_from(tail, at)[5]
     if tail[:at][-ZIP64_PLACE.size:].startswith(b"PK\6\7"):
         place = ZIP64_PLACE.unpack_from(tail, at - ZIP64_PLACE.size)[2]
-        file.seek(min(place, size))
+        before = size - len(tail) + at - ZIP64_PLACE.size - ZIP64_END.size
+        # Some readers go where it leads, others to what is right before it.
+        if place != before:
+            raise ValueError("its ZIP64 records contradict each other")
+        file.seek(place)
         record = read_fully(file, ZIP64_END.size)
-        if len(record) == ZIP64_END.size:
-            directory = max(directory % (2 ** 32 - 1),
-                            ZIP64_END.unpack(record)[-2])
+        directory = max(directory % (2 ** 32 - 1),
+                        ZIP64_END.unpack(record)[-2])
     if directory > ZIP_DIRECTORY_LIMIT:
         raise ValueError("its directory has more than "
                          f"{ZIP_DIRECTORY_LIMIT} bytes")
@@ -1729,28 +1760,40 @@ def tar_number(field: bytes, base: int = 8) -> int:
     return int(digits, base)
 
 
+def metadata_parts(data: bytes) -> Tuple[bytes, bytes]:
+    """Return the head and the body of core metadata."""
+    head, _, body = data.replace(b"\r\n", b"\n").partition(b"\n\n")
+    return head, body
+
+
+def decode(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
 def parse_metadata(data: bytes) -> Dict[str, List[str]]:
     """Parse core metadata into {lower-case field name: values}.
 
     The body, which is the description, is under "description" unless a
     header of that name came first.  The format is that of e-mail headers
-    (core metadata specification), but never encoded.
+    (core metadata specification), but never encoded.  Of too many fields,
+    see check_fields(), the last are left out.
 
     >>> parse_metadata(b"Name: a\\nKeywords: b,\\n  c\\n\\nText")
     {'name': ['a'], 'keywords': ['b,\\n  c'], 'description': ['Text']}
     """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")
-    head, _, body = text.replace("\r\n", "\n").partition("\n\n")
+    head, body = metadata_parts(data)
     fields: Dict[str, List[str]] = {}
-    for line in re.split(r"\n(?![ \t])", head):
+    lines = re.split(r"\n(?![ \t])", decode(head).lstrip("\ufeff"),
+                     maxsplit=METADATA_FIELDS_LIMIT)
+    for line in lines[:METADATA_FIELDS_LIMIT]:
         name, colon, value = line.partition(":")
         if colon:
             fields.setdefault(name.strip().lower(), []).append(value.strip())
     if body.strip():
-        fields.setdefault("description", []).append(body)
+        fields.setdefault("description", []).append(decode(body))
     return fields
 
 
@@ -3789,14 +3832,13 @@ AUDIT = logging.getLogger("pypi_server.audit")
 SETTLED = 0.5
 # The same on filesystems that keep whole seconds (or two of them, on FAT).
 SETTLED_COARSE = 1.1
-# Seconds.  A temporary file so young may belong to a server that has not
-# locked it yet; one so old belongs to nobody, where there are no locks.
-YOUNG = 2
-STALE = 36 * 3600
 # Tells this program from others that lock a directory, with its process id.
 HOLDER = os.urandom(8).hex()
 # seconds; the cache is worth no longer wait for another server's writing
 BUSY_TIMEOUT = 0.2
+# Seconds that an upload waits for another server to give a name; the other
+# one may have been stopped in the middle of that.
+LOCK_PATIENCE = 20
 HAND_OVER = 8 * 1024 ** 2  # bytes of an upload that are written out at once
 TEMPORARY = ".upload-"  # prefix of files on their way; dots are not scanned
 # What link() says on filesystems without hard links: FAT, some of FUSE, SMB.
@@ -3882,10 +3924,13 @@ def read_text(path: str, identity: Optional[Identity] = None) -> str:
 
 
 def sha256_of(path: str) -> str:
-    """Return the digest of a file, "" when it cannot be read."""
+    """Return the digest of a file, "" when it is none or cannot be read."""
     found = {"sha256": make_hash("sha256")}
+    identity = look(path)
+    if identity is None:  # a FIFO or a device has no end
+        return ""
     try:
-        with open(path, "rb") as file:
+        with open_whole(path, identity) as file:
             for _ in hashed(file, found):
                 pass
     except OSError:
@@ -3929,30 +3974,6 @@ def remove_files(paths: Iterable[str]) -> List[str]:
     return removed
 
 
-def replace_text(path: str, text: str) -> None:
-    """Write a file of secrets so that readers see the old or the new one."""
-    path = os.path.realpath(path)
-    temporary = f"{path}.{os.urandom(8).hex()}.tmp"
-    found = os.stat(path) if os.path.exists(path) else None
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL,
-                         0o600)
-    try:
-        with open(descriptor, "w", encoding="utf-8", newline="",
-                  errors="surrogateescape") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if found:
-            os.chmod(temporary, stat.S_IMODE(found.st_mode))
-            with contextlib.suppress(OSError, AttributeError):
-                os.chown(temporary, found.st_uid, found.st_gid)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    sync_directory(os.path.dirname(path))
-
-
 def lock_file(descriptor: int, wait: bool = False) -> Optional[bool]:
     """Lock a file as long as it is open; False when another process has.
 
@@ -3979,6 +4000,43 @@ def is_still(path: str, file: BinaryIO) -> bool:
         return False
 
 
+def open_lock(path: str, mode: int) -> BinaryIO:
+    """Open a file that is locked and written, and nothing that it links to.
+
+    Raises:
+        OSError: it cannot be opened, or is something else than a file.
+    """
+    for name in "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC":
+        mode |= getattr(os, name, 0)
+    no_file = OSError(errno.EINVAL, "it is no file", path)
+    try:
+        descriptor = os.open(path, mode, 0o666)
+    except OSError as error:
+        raise no_file if error.errno in (errno.EISDIR, errno.ELOOP) else error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise no_file
+    return open(descriptor, "rb+" if mode & os.O_RDWR else "rb", buffering=0)
+
+
+def lock_soon(file: BinaryIO, deadline: float) -> Optional[bool]:
+    """Wait for the lock on a file; see lock_file().
+
+    Raises:
+        HTTPError: 503 when another process keeps it until the deadline.
+    """
+    pause = 0.001
+    while True:
+        is_locked = lock_file(file.fileno())
+        if is_locked is not False:
+            return is_locked
+        if time.monotonic() >= deadline:
+            raise HTTPError(503, "another server is busy with an upload",
+                            (("Retry-After", "5"),))
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)
+
+
 @contextlib.contextmanager
 def lock_names(directory: str) -> Iterator[bool]:
     """Let one process at a time give names to uploads in a directory.
@@ -3990,23 +4048,25 @@ def lock_names(directory: str) -> Iterator[bool]:
     """
     path = os.path.join(directory, ".lock")
     mark = f"{os.getpid()} {HOLDER}".encode()
+    deadline = time.monotonic() + LOCK_PATIENCE
     while True:
         try:
-            file, is_ours = open(path, "a+b", buffering=0), True
+            file, is_ours = open_lock(path, os.O_RDWR | os.O_CREAT), True
         except PermissionError:
             if not os.path.exists(path):
                 raise
             # Of another user: it goes when it was used, as none can mark it.
-            file, is_ours = open(path, "rb", buffering=0), False
+            file, is_ours = open_lock(path, os.O_RDONLY), False
         with file:
-            is_locked = lock_file(file.fileno(), wait=True)
+            is_locked = lock_soon(file, deadline)
             # The last holder removed it: others may lock a new one by now.
             if is_locked and not is_still(path, file):
                 continue
             file.seek(0)
-            is_known = bool(is_locked) and file.read() == mark
+            is_known = bool(is_locked) and file.read(100) == mark
             if is_ours and not is_known:
-                file.truncate(0)
+                file.seek(0)
+                file.truncate()
                 file.write(mark)
                 # A network filesystem then shows its names as they are.
                 os.utime(directory)
@@ -4016,44 +4076,6 @@ def lock_names(directory: str) -> Iterator[bool]:
                 if not is_ours:
                     os.unlink(path)
             return
-
-
-def remove_leftovers(root: str) -> None:
-    """Remove the temporary files of servers that died during an upload.
-
-    Those of living servers are locked.
-    """
-    for folder, folders, names in os.walk(root):
-        for name in folders:  # of `update`
-            path = os.path.join(folder, name)
-            if name.startswith(TEMPORARY) \
-                    and time.time() - os.lstat(path).st_mtime > STALE:
-                LOG.warning("removing %s, left by an update that was killed",
-                            path)
-                shutil.rmtree(path, ignore_errors=True)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = os.path.join(folder, name)
-            if name.startswith(TEMPORARY) and is_abandoned(path):
-                LOG.warning("removing %s, left by an upload that was cut off",
-                            path)
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
-
-
-def is_abandoned(path: str) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        age = time.time() - os.fstat(descriptor).st_mtime
-        if 0 <= age < YOUNG:  # its server may be about to lock it
-            time.sleep(YOUNG - age)
-        is_locked = lock_file(descriptor)
-        return age > STALE if is_locked is None else is_locked
-    finally:
-        os.close(descriptor)
 
 
 def move_new(path: str, final: str) -> None:
@@ -4389,6 +4411,9 @@ class Snapshot(NamedTuple):
     statuses: Dict[str, Tuple[Tuple[int, str], ...]]  # (root's place, path)
     unreadable: str                            # why a root cannot be served
     closed: Dict[str, str]  # folders that cannot be read, and why
+    # Another one for other names: who must know later whether they changed
+    # keeps this, not all the names of that moment.
+    mark: object = None
 
     def hidden(self) -> str:
         """Return what keeps this from being all there is, "" if it is."""
@@ -4484,7 +4509,7 @@ class Draft:
             else:
                 projects.pop(name, None)
         return self.last._replace(
-            archives=self.archives, projects=projects,
+            archives=self.archives, projects=projects, mark=object(),
             companions=frozenset(self.companions), statuses=self.statuses)
 
 
@@ -4714,7 +4739,7 @@ class State(NamedTuple):
 
     project: Project
     files: Dict[str, File]  # those of the project, by filename
-    snapshot: Snapshot
+    mark: object            # of the snapshot
     seen: Tuple[Any, ...]   # identities of all that it was made from
     until: float            # monotonic; it is right at least so long
     settled: bool           # nothing in it is still to be read
@@ -4991,7 +5016,7 @@ class Directories:
     def state(self, name: str, snapshot: Snapshot,
               algorithms: FrozenSet[str]) -> State:
         def is_right(state: Optional[State]) -> bool:
-            return state is not None and state.snapshot is snapshot \
+            return state is not None and state.mark is snapshot.mark \
                 and time.monotonic() < state.until \
                 and algorithms <= state.algorithms
         state = self.states.get(name)
@@ -5026,7 +5051,7 @@ class Directories:
         seen = self.look_at(name, snapshot)
         if last and last.settled and last.seen == seen \
                 and algorithms <= last.algorithms:
-            return last._replace(snapshot=snapshot, until=until)
+            return last._replace(mark=snapshot.mark, until=until)
         known = self.reader.cache.get([archive.path for archive in archives])
         pause = max(self.reader.pause(archive.path, identity, known)
                     for archive, identity, *_ in seen[:len(archives)])
@@ -5057,7 +5082,7 @@ class Directories:
         self.note(brief_of(project, archives))
         return State(
             project, {file.archive.filename: file for file in files},
-            snapshot, seen, until, settled, algorithms)
+            snapshot.mark, seen, until, settled, algorithms)
 
     def look_at(self, name: str, snapshot: Snapshot) -> Tuple[Any, ...]:
         """Return all that a state depends on, besides the files' content.
@@ -5119,7 +5144,7 @@ class Directories:
         snapshot = self.tree.snapshot
         state = self.states.get(archive.project)
         identity = look(archive.path)
-        if state and state.snapshot is snapshot:
+        if state and state.mark is snapshot.mark:
             file = state.files.get(archive.filename)
             if file and file.identity == identity:
                 return file
@@ -5217,19 +5242,70 @@ class Directories:
 
 # seconds between two looks at what there is to read
 WARM_INTERVAL = 1.0
-# seconds between two looks for what is known of files that are gone
+# seconds between two looks for what is left of files and of uploads
 FORGET_INTERVAL = 3600.0
 PACK = 500  # projects that are read before it is written down
+# Seconds.  A temporary file so young may belong to a server that has not
+# locked it yet; one so old belongs to nobody, where there are no locks.
+YOUNG = 2
+STALE = 36 * 3600
+
+
+def remove_leftovers(roots: Iterable[str]) -> None:
+    """Remove the temporary files of servers that died during an upload.
+
+    Those of living servers are locked.
+    """
+    for folder, folders, names in itertools.chain.from_iterable(
+            map(os.walk, roots)):
+        for name in folders:  # of `update`
+            path = os.path.join(folder, name)
+            if name.startswith(TEMPORARY) and is_stale(path):
+                LOG.warning("removing %s, left by an update that was killed",
+                            path)
+                shutil.rmtree(path, ignore_errors=True)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = os.path.join(folder, name)
+            if name.startswith(TEMPORARY) and is_abandoned(path):
+                with contextlib.suppress(OSError):  # another was faster
+                    os.unlink(path)
+                    LOG.warning("removing %s, left by an upload that was cut "
+                                "off", path)
+
+
+def is_stale(path: str) -> bool:
+    try:
+        return time.time() - os.lstat(path).st_mtime > STALE
+    except OSError:  # it was removed meanwhile
+        return False
+
+
+def is_abandoned(path: str) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        age = time.time() - os.fstat(descriptor).st_mtime
+        if 0 <= age < YOUNG:  # its server may be about to lock it
+            time.sleep(YOUNG - age)
+        is_locked = lock_file(descriptor)
+        return age > STALE if is_locked is None else is_locked
+    finally:
+        os.close(descriptor)
 
 
 class Warmer:
     """A thread that reads what was never asked for, ahead of requests.
 
-    It also writes down what was read, and forgets what is gone.
+    It also writes down what was read, and forgets and removes what is of no
+    use any more.
     """
 
-    def __init__(self, directories: Directories) -> None:
+    def __init__(self, directories: Directories, tidies: bool = True) -> None:
         self.directories = directories
+        self.tidies = tidies  # removes leftovers too
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         # Is told, while it reads all projects for the first time, of the
@@ -5266,6 +5342,8 @@ class Warmer:
                 self.directories.reader.forget(self.directories.fresh())
                 if self.reads and time.monotonic() >= forget_at:
                     self.directories.forget()
+                    if self.tidies:
+                        remove_leftovers(self.directories.roots)
                     forget_at = time.monotonic() + FORGET_INTERVAL
             except Exception:
                 LOG.exception("reading ahead failed")
@@ -5682,6 +5760,30 @@ def locked_directory(path: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+def replace_text(path: str, text: str) -> None:
+    """Write a file of secrets so that readers see the old or the new one."""
+    path = os.path.realpath(path)
+    temporary = f"{path}.{os.urandom(8).hex()}.tmp"
+    found = os.stat(path) if os.path.exists(path) else None
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL,
+                         0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8", newline="",
+                  errors="surrogateescape") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if found:
+            os.chmod(temporary, stat.S_IMODE(found.st_mode))
+            with contextlib.suppress(OSError, AttributeError):
+                os.chown(temporary, found.st_uid, found.st_gid)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    sync_directory(os.path.dirname(path))
+
+
 def rewrite_passwords(path: str, user: str, digest: Optional[str]) -> None:
     lines: List[str] = []
     if os.path.lexists(path):
@@ -5703,7 +5805,8 @@ def rewrite_passwords(path: str, user: str, digest: Optional[str]) -> None:
 
 # === 20  Application ========================================================
 
-PAGES_LIMIT = 64 * 1024 ** 2  # bytes of rendered pages that are kept
+PAGES_LIMIT = 64 * 1024 ** 2  # bytes of rendered pages that are kept ...
+PAGE_OVERHEAD = 1024  # ... with what Python needs for each
 # Pages for people load nothing from elsewhere, and hold no script themselves.
 FOR_PEOPLE = (
     ("Content-Security-Policy",
@@ -5777,7 +5880,7 @@ def make_app(config: Config) -> App:
     welcome = config.welcome_msg
     if config.welcome_file:
         welcome = read_setting("--welcome", config.welcome_file)
-    warmer = Warmer(directories)
+    warmer = Warmer(directories, not config.read_only)
     return App(config, directories, warmer, Lists(directories, warmer),
                checker(config), welcome, Recent(PAGES_LIMIT), Throttle())
 
@@ -5905,12 +6008,17 @@ def wanted_type(request: Request, offers: Tuple[str, ...]) -> str:
 
 def kept_page(app: App, key: Any, source: Any, render: Callable[[], Page],
               is_same: Callable[[Any, Any], bool] = operator.is_) -> Page:
-    """Return the page under a key, rendered anew if its source changed."""
+    """Return the page under a key, rendered anew if its source changed.
+
+    The key may be as long as clients like.  The source is kept: it shall be
+    small, or last anyway.
+    """
     kept = app.pages.get(key)
     if kept is not None and is_same(kept[0], source):
         return kept[1]
     page = render()
-    app.pages.put(key, (source, page), len(page.body) + len(page.compressed))
+    app.pages.put(key, (source, page), len(page.body) + len(page.compressed)
+                  + len(repr(key)) + PAGE_OVERHEAD)
     return page
 
 
@@ -6070,6 +6178,7 @@ def not_served(app: App, request: Request) -> Response:
     counts = catalogue.totals.read, catalogue.totals.projects
     place = place_of(request, app)
     page = page_number(query_values(request))
+    shown = (place, page) if media_type == HTML else ()
 
     def render() -> Page:
         ignored = list(app.lists.ignored(catalogue))
@@ -6077,7 +6186,8 @@ def not_served(app: App, request: Request) -> Response:
             return withheld_json(ignored, *counts)
         return withheld_page(place, ignored, page, *counts)
     return reply_page(request, kept_page(
-        app, ("withheld", media_type, place, page), catalogue, render),
+        app, ("withheld", media_type, shown),
+        (catalogue.snapshot.mark, catalogue.noted), render, operator.eq),
         FOR_PEOPLE * (media_type == HTML))
 
 
@@ -6109,8 +6219,8 @@ def project_for_people(app: App, request: Request, project: str,
             place, found, shown, release_metadata(app, files),
             snapshot.projects.keys(), page)
     return reply_page(request, kept_page(
-        app, ("people", name, shown, page, place), (found, snapshot), render,
-        lambda kept, new: kept[0] is new[0] and kept[1] is new[1]),
+        app, ("people", name, shown, page, place), (found, snapshot.mark),
+        render, lambda kept, new: kept[0] is new[0] and kept[1] is new[1]),
         FOR_PEOPLE)
 
 
@@ -6130,7 +6240,7 @@ def project_list(app: App, request: Request) -> Response:
         else project_list_html
     snapshot = app.directories.index()
     return reply_page(request, kept_page(
-        app, ("list", media_type), snapshot,
+        app, ("list", media_type), snapshot.mark,
         lambda: render(media_type, sorted(snapshot.projects))))
 
 
@@ -6169,24 +6279,36 @@ def elsewhere(app: App, project: str) -> Response:
 
 
 def archives(app: App, request: Request) -> Response:
-    """Answer with all archives that are whole.
-
-    It must look at every file, so it does not do that for every request.
-    """
-    snapshot = app.directories.index()
-    now = time.monotonic()
+    """Answer with all archives that are whole."""
+    catalogue = read_all(app)
 
     def render() -> Page:
-        locations = []
-        for name in sorted(snapshot.projects):
-            found = app.directories.project(name)
-            locations += [file.archive.location
-                          for file in (listed_files(found) if found else ())]
-        return archives_html(locations)
-    return reply_page(request, kept_page(
-        app, ("archives",), (snapshot, now), render,
-        lambda kept, new: kept[0] is new[0]
-        and new[1] - kept[1] < WARM_INTERVAL))
+        return archives_html(
+            archive.location for brief in catalogue.briefs
+            for archive in whole_archives(brief))
+    with app.directories.alone(" archives"):  # as no project is called
+        return reply_page(request, kept_page(
+            app, ("archives",), (catalogue.snapshot.mark, catalogue.noted),
+            render, operator.eq))
+
+
+def read_all(app: App) -> Catalogue:
+    """Return what is known of all projects, when each was read once."""
+    directories = app.directories
+    with directories.alone(" all"):
+        for name, found in directories.index().projects.items():
+            if not directories.is_noted(name, found):
+                directories.project(name)
+    return app.lists.catalogue()
+
+
+def whole_archives(brief: Brief) -> List[Archive]:
+    """Return what a project offers, oldest version first."""
+    withheld_names = {filename for filename, _ in brief.withheld}
+    found = [archive for archive in brief.archives
+             if brief.files and archive.filename not in withheld_names]
+    return found if len(found) < 2 else sorted(found, key=lambda archive: (
+        version_key(archive.version), archive.filename))
 
 
 def check_offered(app: App, archive: Archive) -> None:
@@ -6286,27 +6408,24 @@ XML = "text/xml"
 SEARCH_LIMIT = 64 * 1024  # bytes of a search; pip sends 300
 QUERY_LIMIT = 200         # characters of a search by people
 TERMS_LIMIT = 20          # each is looked for in every project
+HITS_LIMIT = 1000         # projects that `pip search` is told; PyPI told 100
 
 
 def search(app: App, request: Request) -> Response:
-    """Answer `pip search`; nothing else of XML-RPC exists here."""
+    """Answer `pip search`, up to 1000 projects; it is all of XML-RPC."""
     names, summaries, combine = parse_search(request)
     hits = []
-    for name in sorted(app.directories.index().projects):
-        project = app.directories.project(name)
-        files = listed_files(project) if project else ()
-        if not files:
-            continue
-        version = latest_version(files)
-        summary = next((file.facts.summary for file in reversed(files)
-                        if file.facts.summary), "")
+    for brief in read_all(app).briefs:
         found = [any(term in text.lower() for term in terms)
-                 for terms, text in ((names, name), (summaries, summary))
-                 if terms]
-        if combine(found):
+                 for terms, text in ((names, brief.name),
+                                     (summaries, brief.summary)) if terms]
+        if brief.files and combine(found):
             # XML 1.0 has no characters for what printable() replaces.
-            hits.append({"name": name, "summary": printable(summary),
-                         "version": version, "_pypi_ordering": 0})
+            hits.append({"name": brief.name, "version": brief.version,
+                         "summary": printable(brief.summary),
+                         "_pypi_ordering": 0})
+            if len(hits) == HITS_LIMIT:
+                break
     import xmlrpc.client  # late: it costs every other start some milliseconds
     body = xmlrpc.client.dumps((hits,), methodresponse=True,
                                allow_none=True).encode("utf-8")
@@ -7004,6 +7123,7 @@ def authorize(app: App, request: Request, action: str) -> Request:
         audit_refusal(app, request, "failed to log in for", action)
         raise HTTPError(401, "a valid user name and password are needed",
                         (CHALLENGE,))
+    request.vouch()
     return request._replace(user=credentials[0])
 
 
@@ -7097,10 +7217,12 @@ IDLE_TIMEOUT = 60
 HEAD_TIMEOUT = 10     # for a whole head, from its first byte
 BODY_TIMEOUT = 20     # for each piece of a body
 BODY_RATE = 500       # bytes per second, that a body must have on average
+BODY_CLAIM = 2        # after the head; then a body gives way, see Wire
 SEND_TIMEOUT = 60     # without any progress
 HANDSHAKE_TIMEOUT = 10  # of TLS, as a whole
 TLS_BLOCK = 64 * 1024   # bytes of a file that are encrypted at once
 LINGER_TIMEOUT = 30   # to read on after an early answer; nginx has 30 too
+LINGER_REFUSED = 3    # the same after what was no request
 # Bytes.  A file up to here goes out in one piece with its head.
 SMALL_FILE = 64 * 1024
 HEAD_BLOCK = 8 * 1024  # bytes received at once while a request is awaited
@@ -7118,14 +7240,25 @@ THREADS = 16  # of servers by others that have a pool of them
 
 
 class Wire:
-    """A socket with what was received but not used yet."""
+    """A socket with what was received but not used yet.
+
+    Where there are too many, one that waits for its client is ended: for a
+    request, for a client to take its leave, or for a body that no account
+    stands for.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock: Any = sock  # or an ssl.SSLSocket
         self.is_secured = False
         self.buffer = b""
         self.at = 0  # of what is not used yet
+        # Since when it waits in such a way, monotonic; 0 while it must not be
+        # ended, and in the future for a body that has a claim so far.
+        self.waits_since = time.monotonic()
+        self.has_request = False  # that is not answered, or not to its end
+        self.is_ended = False
         self.body_until = 0.0  # monotonic; 0 before a body is waited for
+        self.body_claim = 0.0  # monotonic: until when it has one
 
     def secure(self, context: Any) -> None:
         """Go on with TLS; the socket that was given is of no use then.
@@ -7191,6 +7324,7 @@ class Wire:
             end = self.buffer.find(b"\r\n\r\n", start)
             if end >= 0:
                 self.at = end + 4
+                self.begin_request()
                 return self.buffer[start:end]
             self.check_begun(start)
             try:
@@ -7200,10 +7334,26 @@ class Wire:
             except socket.timeout:
                 raise HTTPError(408, "the request head took too long")
 
+    def begin_request(self) -> None:
+        self.waits_since = 0.0
+        self.has_request = True
+        self.body_claim = time.monotonic() + BODY_CLAIM
+
+    def vouch(self) -> None:
+        """Let the body of this request take its time."""
+        self.body_claim = math.inf
+
+    def end_request(self) -> None:
+        self.waits_since = time.monotonic()
+        self.has_request = False
+
     def check_begun(self, start: int) -> None:
         """Refuse what will not become a head."""
         if self.buffer.startswith(TLS_HANDSHAKE, start):
             raise HTTPError(400, "this is HTTP, not HTTPS")
+        if self.buffer.count(b"\n", start) > self.buffer.count(
+                b"\r\n", start):
+            raise HTTPError(400, "a line ends without a carriage return")
         size = len(self.buffer) - start
         if size >= LINE_LIMIT and self.buffer.find(
                 b"\r\n", start, start + LINE_LIMIT) < 0:
@@ -7226,13 +7376,26 @@ class Wire:
     def wait_for_body(self) -> None:
         now = time.monotonic()
         self.body_until = self.body_until or now + BODY_TIMEOUT
+        self.waits_since = self.body_claim
         try:
             self.receive(min(self.body_until, now + BODY_TIMEOUT))
             self.body_until += (len(self.buffer) - self.at) / BODY_RATE
-        except (EOFError, ConnectionError):
-            raise HTTPError(400, "the body of the request is incomplete")
         except socket.timeout:
             raise HTTPError(408, "the body of the request stalled")
+        except (EOFError, OSError):  # the client is gone, or TLS is broken
+            if self.is_ended:
+                raise HTTPError(503, "too many connections",
+                                (("Retry-After", "1"),))
+            raise HTTPError(400, "the body of the request is incomplete")
+        finally:
+            self.waits_since = 0.0
+
+    def invite(self) -> None:
+        """Ask for a body that waits to be asked for (RFC 9110, 10.1.1)."""
+        try:
+            self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        except OSError:
+            raise HTTPError(400, "the body of the request is incomplete")
 
     def read_line(self) -> bytes:
         """Return a line of chunked coding, without its end."""
@@ -7255,7 +7418,7 @@ class Wire:
                 sent = self.sock.send(data, NO_WAIT)
         if sent < len(data):
             view = memoryview(data)
-            self.sock.settimeout(SEND_TIMEOUT)
+            self.sock.settimeout(1 if self.is_ended else SEND_TIMEOUT)
             while sent < len(data):
                 sent += self.sock.send(view[sent:])
             self.sock.settimeout(None)
@@ -7284,7 +7447,8 @@ class Wire:
             socket.socket.shutdown(self.sock, how)
 
     def end_wait(self) -> None:
-        """End the wait for a request, in whatever thread it is."""
+        """End a wait for the client, in whatever thread it is."""
+        self.is_ended = True
         self.shut(END_OF_WAIT)
 
     def end_tls(self) -> None:
@@ -7294,11 +7458,12 @@ class Wire:
                 self.sock.settimeout(0)
                 self.sock.unwrap()
 
-    def linger(self) -> None:
+    def linger(self, seconds: float) -> None:
         """Read on for a while: closing now would destroy the answer on its
         way to a client that is still sending (RFC 9112, 9.6).
         """
-        deadline = time.monotonic() + LINGER_TIMEOUT
+        self.waits_since = time.monotonic()
+        deadline = self.waits_since + seconds
         self.end_tls()
         self.shut(socket.SHUT_WR)
         with contextlib.suppress(OSError):
@@ -7331,7 +7496,7 @@ class Body:
         """Return at most `size` more bytes; b"" at the end of the body."""
         if self.must_invite:
             self.must_invite = False
-            self.wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.wire.invite()
         was_broken, self.is_broken = self.is_broken, True
         if was_broken:
             raise HTTPError(400, "the body of the request is incomplete")
@@ -7603,8 +7768,6 @@ class Connection(BaseHTTPRequestHandler):
         self.request.settimeout(None)
         self.wire = Wire(self.request)
         self.ready = self.server.ready_for(self.client_address[0])
-        # Since when it waits for a request, monotonic; 0 while it answers.
-        self.waits_since = time.monotonic()
         self.server.register(self)
 
     def handle(self) -> None:
@@ -7623,15 +7786,14 @@ class Connection(BaseHTTPRequestHandler):
             # What came together with other things is not a head alone.
             known = None if wire.at else ready.get(wire.buffer)
             if known is not None and known.holds(now, seen()):
-                self.waits_since = now
+                wire.waits_since = 0.0
                 wire.at = len(wire.buffer)
                 wire.send(known.data)
             elif not self.handle_request():
                 return
-            else:
-                self.waits_since = time.monotonic()
-                if self.server.is_stopping:  # it may have looked before
-                    return
+            wire.end_request()
+            if self.server.is_stopping:  # it may have looked before
+                return
 
     def begin_tls(self) -> bool:
         """Go on with TLS if it is wanted; False when that is impossible."""
@@ -7652,9 +7814,10 @@ class Connection(BaseHTTPRequestHandler):
     def refuse(self, request: Request, error: HTTPError) -> None:
         """Answer what cannot be read, and close the connection."""
         LOG.info("%s sent a bad request: %s", request.client, error.detail)
+        self.wire.begin_request()
         self.wire.send(message(request, None, error_response(request, error),
                                False))
-        self.wire.linger()
+        self.wire.linger(LINGER_REFUSED)
 
     def finish(self) -> None:
         if self.wire.is_secured:  # nobody else has this socket
@@ -7670,7 +7833,6 @@ class Connection(BaseHTTPRequestHandler):
             data = self.wire.read_head()
             if data is None:
                 return False
-            self.waits_since = 0.0
             if data.startswith(b"HEAD "):
                 request = request._replace(method="HEAD")
             head = parse_head(data)
@@ -7679,7 +7841,8 @@ class Connection(BaseHTTPRequestHandler):
             host = head.headers.get("host", "localhost")
             scheme = "https" if self.wire.is_secured else "http"
             request = Request(head.method, path, query, head.headers,
-                              body.read, client, f"{scheme}://{host}/")
+                              body.read, client, f"{scheme}://{host}/",
+                              vouch=self.wire.vouch)
         except HTTPError as error:
             self.refuse(request, error)
             return False
@@ -7707,11 +7870,30 @@ class Connection(BaseHTTPRequestHandler):
                     len(sole_head) + len(data) + REPEAT_OVERHEAD)
             self.wire.send(data)
             if file and isinstance(response.body, FileSlice):
-                keep = self.wire.send_file(
-                    file, response.body.start, response.body.length) and keep
+                keep = self.send_file(file, response.body) and keep
         if not drained:
-            self.wire.linger()
+            self.wire.linger(LINGER_TIMEOUT)
         return keep and not self.server.is_stopping
+
+    def send_file(self, file: BinaryIO, part: FileSlice) -> bool:
+        """Send a part of a file; False when it cannot be read to its end.
+
+        The connection must be closed then, since no answer can follow.
+        """
+        try:
+            return self.wire.send_file(file, part.start, part.length)
+        except OSError as error:
+            if is_network_error(error):
+                raise
+            LOG.error("%s cannot be read, so a download of it was cut off: "
+                      "%s", part.path, error.strerror)
+            return False
+
+
+def is_network_error(error: OSError) -> bool:
+    """Tell a client that is gone from a disk that fails."""
+    return isinstance(error, (ConnectionError, TimeoutError, socket.timeout)
+                      ) or type(error).__module__ == "ssl"
 
 
 def is_repeatable(config: Config, request: Request,
@@ -7883,8 +8065,7 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
-        if isinstance(error, (ConnectionError, socket.timeout)) \
-                or type(error).__module__ == "ssl":
+        if isinstance(error, OSError):  # of the socket: all others are caught
             LOG.debug("%s: %s", client_address[0], error)
         else:
             LOG.exception("the connection of %s failed", client_address[0])
@@ -7926,14 +8107,13 @@ class Server(ThreadingHTTPServer):
         """
         latest = time.monotonic() - least
         # Each is asked once, since it may get a request meanwhile.
-        waiting = [(connection.waits_since, id(connection), connection)
-                   for connection in self.connections]
+        waiting = [(connection.wire.waits_since, id(connection), connection)
+                   for connection in self.connections
+                   if not connection.wire.is_ended]
         waiting = [entry for entry in waiting if 0 < entry[0] <= latest]
         if not waiting:
             return False
-        oldest = min(waiting)[2]
-        oldest.waits_since = 0.0
-        oldest.wire.end_wait()
+        min(waiting)[2].wire.end_wait()
         return True
 
     def shutdown_request(self, request: Any) -> None:
@@ -7954,9 +8134,11 @@ class Server(ThreadingHTTPServer):
             self.refused.popleft().close()
         with self.changed:
             for connection in self.connections:
-                since = connection.waits_since
-                if since and now - since > IDLE_TIMEOUT:
-                    connection.wire.end_wait()
+                wire = connection.wire
+                since = wire.waits_since
+                if since and not wire.has_request \
+                        and now - since > IDLE_TIMEOUT:
+                    wire.end_wait()
 
     def register(self, connection: Connection) -> None:
         with self.changed:
@@ -7977,8 +8159,9 @@ class Server(ThreadingHTTPServer):
         with self.changed:
             self.is_stopping = True
             for connection in self.connections:
-                if connection.waits_since:
-                    connection.wire.end_wait()
+                wire = connection.wire
+                if wire.waits_since and not wire.has_request:
+                    wire.end_wait()
             self.changed.wait_for(lambda: not self.connections, GRACE)
 
 
@@ -8009,7 +8192,7 @@ def serve(app: App, announce: Callable[[str], None],
     allow_many_files()
     server = Server(app)
     if not app.config.read_only:
-        remove_leftovers(app.config.roots[0])
+        remove_leftovers(app.config.roots)
     line = banner(app, server.socket)
     if hasattr(gc, "freeze"):  # from Python 3.7
         # What stays need not be looked through again, nor copied by workers.
@@ -8071,6 +8254,8 @@ class Supervisor:
                 if time.monotonic() - started < 1:
                     time.sleep(1)  # it would fail again at once
             self.start()
+            if not (self.is_stopping or self.server.app.config.read_only):
+                remove_leftovers(self.server.app.config.roots)
 
     def start(self) -> None:
         """Fork what is missing."""
@@ -8397,7 +8582,7 @@ def serve_elsewhere(config: Config, announce: Callable[[str], None]) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         listener = listen(config.host, config.port)
         if not config.read_only:
-            remove_leftovers(app.config.roots[0])
+            remove_leftovers(app.config.roots)
         announce(banner(app, listener))
         start(module, wsgi_app(app), listener)
     app.warmer.stop()
