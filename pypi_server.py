@@ -4383,6 +4383,10 @@ TICK = 0.05
 LONG_AGO = 60
 
 
+# What filesystems keep at their top for themselves, closed to others.
+SYSTEM_FOLDERS = ("lost+found", "System Volume Information", "$RECYCLE.BIN")
+
+
 class Listing(NamedTuple):
     """A directory as it was last listed."""
 
@@ -4412,9 +4416,15 @@ class Snapshot(NamedTuple):
     companions: FrozenSet[str]                 # paths
     statuses: Dict[str, Tuple[Tuple[int, str], ...]]  # (root's place, path)
     unreadable: str                            # why a root cannot be served
+    closed: Dict[str, str]  # folders that cannot be read, and why
     # Another one for other names: who must know later whether they changed
     # keeps this, not all the names of that moment.
     mark: object = None
+
+    def hidden(self) -> str:
+        """Return what keeps this from being all there is, "" if it is."""
+        return self.unreadable or ", ".join(
+            f"{path}: {problem}" for path, problem in self.closed.items())
 
 
 class Draft:
@@ -4504,8 +4514,9 @@ class Draft:
                 projects[name] = tuple(members.values())
             else:
                 projects.pop(name, None)
-        return Snapshot(self.archives, projects, frozenset(self.companions),
-                        self.statuses, self.last.unreadable, object())
+        return self.last._replace(
+            archives=self.archives, projects=projects, mark=object(),
+            companions=frozenset(self.companions), statuses=self.statuses)
 
 
 def is_file(entry: "os.DirEntry[str]") -> bool:
@@ -4527,7 +4538,7 @@ class Tree:
         self.order = {root: place for place, root in enumerate(roots)}
         self.listings: Dict[Tuple[str, str], Listing] = {}
         self.shadowed: Dict[str, List[Archive]] = {}
-        self.snapshot = Snapshot({}, {}, frozenset(), {}, "")
+        self.snapshot = Snapshot({}, {}, frozenset(), {}, "", {})
         # By directory: {name: what is wrong with it}.
         self.reported: Dict[str, Dict[str, str]] = {}
         self.seen: Set[str] = set()  # all projects that ever had a file
@@ -4539,9 +4550,10 @@ class Tree:
         suddenly empty would send clients elsewhere.
         """
         listings: Dict[Tuple[str, str], Listing] = {}
+        closed: Dict[str, str] = {}
         try:
             for root in self.order:
-                self.walk(root, listings)
+                self.walk(root, listings, closed)
         except OSError as error:
             unreadable = f"{error.filename}: {error.strerror}"
             if unreadable != self.snapshot.unreadable:
@@ -4560,8 +4572,9 @@ class Tree:
         for root, directory in self.listings.keys() - listings.keys():
             self.reported.pop(f"{root}/{directory}", None)
         self.listings = listings
-        if self.snapshot.unreadable:
-            self.snapshot = self.snapshot._replace(unreadable="")
+        if self.snapshot.unreadable or self.snapshot.closed != closed:
+            self.snapshot = self.snapshot._replace(
+                unreadable="", closed=closed)
         if changes:
             self.change(changes)
 
@@ -4587,19 +4600,23 @@ class Tree:
             self.change([((root, directory), removed & known.names,
                           added - known.names)])
 
-    def walk(self, root: str,
-             listings: Dict[Tuple[str, str], Listing]) -> None:
+    def walk(self, root: str, listings: Dict[Tuple[str, str], Listing],
+             closed: Dict[str, str]) -> None:
+        """Add the listings of a root, and the folders that have none."""
         listings[root, ""] = self.listing(root, "")
         queue = [""]
         while queue:
             directory = queue.pop()
             for folder in listings[root, directory].folders:
                 below = f"{directory}{folder}/"
+                if f"{root}/{directory}{folder}" in self.order:
+                    continue  # it has its turn by itself
                 try:
                     listings[root, below] = self.listing(root, below)
                 except (FileNotFoundError, NotADirectoryError):
                     continue
                 except OSError as error:
+                    closed[f"{root}/{below}"] = str(error.strerror)
                     self.report(f"{root}/{below}", {"": str(error.strerror)})
                     if (root, below) not in self.listings:
                         continue
@@ -4647,7 +4664,7 @@ class Tree:
         with os.scandir(path) as entries:
             for entry in entries:
                 name = entry.name
-                if name.startswith("."):
+                if name.startswith(".") or name in SYSTEM_FOLDERS:
                     continue
                 if not name.isprintable():  # nor valid UTF-8, perhaps
                     problems[ascii(name)] = "its name has characters that " \
@@ -4957,6 +4974,19 @@ class Directories:
                 (("Retry-After", "5"),))
         return snapshot
 
+    def whole(self) -> Snapshot:
+        """Return a snapshot that tells also what is not here.
+
+        Raises:
+            HTTPError: 503 while any folder cannot be read.
+        """
+        snapshot = self.index()
+        if snapshot.closed:
+            raise HTTPError(
+                503, "a folder of a package directory cannot be read at the "
+                "moment", (("Retry-After", "5"),))
+        return snapshot
+
     def refresh(self) -> None:
         """Make the snapshot agree with the disk as it is now."""
         with self.lock:
@@ -5143,7 +5173,7 @@ class Directories:
     def forget(self) -> None:
         """Take out of the cache what is gone from the disk."""
         snapshot = self.tree.snapshot
-        if snapshot.unreadable:
+        if snapshot.hidden():
             return
         there = {archive.path for archive in snapshot.archives.values()}
         for root in self.tree.order:
@@ -5937,8 +5967,11 @@ def read_setting(flag: str, path: str) -> str:
     try:
         with open(os.path.expanduser(path), encoding="utf-8") as file:
             return file.read()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{flag}: {path!r} cannot be read: {error}")
+    except OSError as error:
+        problem = error.strerror or str(error)
+    except ValueError:
+        problem = "it is not text in UTF-8"
+    raise UsageError(f"{flag}: {path!r} cannot be read: {problem}")
 
 
 def content_type(media_type: str) -> Tuple[str, str]:
@@ -6242,6 +6275,7 @@ def project_detail(app: App, request: Request, project: str) -> Response:
 
 def elsewhere(app: App, project: str) -> Response:
     """Answer for a project of which nothing is here."""
+    app.directories.whole()  # else nobody knows
     # A file that is being replaced may be gone for a moment.
     if app.config.disable_fallback or not PROJECT_NAME.fullmatch(project) \
             or normalize(project) in app.directories.tree.seen:
@@ -6365,7 +6399,7 @@ def add_slash(app: App, request: Request, **arguments: str) -> Response:
 
 def health(app: App, request: Request) -> Response:
     """Answer with Ok while all package directories can be read."""
-    app.directories.index()
+    app.directories.whole()
     return Response(200, (content_type(TEXT), NO_STORE), b"Ok")
 
 
@@ -8728,6 +8762,18 @@ def read_answer(response: http.client.HTTPResponse) -> bytes:
     return b"".join(found)
 
 
+def check_answer(response: http.client.HTTPResponse) -> None:
+    """Refuse what is not an answer of an index.
+
+    Raises:
+        ValueError: that is so.
+    """
+    if response.status != 200:
+        raise ValueError(f"{response.status} {response.reason}")
+    if response.headers.get_content_type() != SIMPLE_JSON:
+        raise ValueError("the index does not speak JSON (PEP 691)")
+
+
 def check_redirect(origin: str, url: str) -> str:
     """Return the target of a redirect.
 
@@ -8783,30 +8829,45 @@ class Upstream:
             OSError, http.client.HTTPException: the index cannot be reached.
             ValueError: it answers something else.
         """
-        url = f"{self.url}{name}/"
+        response, data = self.follow(f"{self.url}{name}/", read_answer)
+        if response.status == 404:
+            return None
+        check_answer(response)
+        try:
+            found = json.loads(data.decode("utf-8"))
+        except (ValueError, RecursionError):
+            raise ValueError("what it answers is not JSON")
+        if not isinstance(found, dict):
+            raise ValueError("what it answers is no project detail")
+        return found
+
+    def check(self) -> None:
+        """Make sure that there is an index: it has a list of its projects.
+
+        Raises:
+            OSError, http.client.HTTPException, ValueError: see project().
+        """
+        # That list has tens of megabytes on PyPI, and nobody needs them.
+        response, _ = self.follow(self.url, lambda response: b"")
+        self.close()
+        check_answer(response)
+
+    def follow(self, url: str, read: Callable[
+            [http.client.HTTPResponse], bytes]
+               ) -> Tuple[http.client.HTTPResponse, bytes]:
+        """Return the answer to a GET, after redirects, and what is read."""
         for _ in range(REDIRECTS):
-            response, data = self.get(url)
-            if response.status == 404:
-                return None
+            response, data = self.get(url, read)
             location = response.headers.get("Location")
-            if 300 <= response.status < 400 and location:
-                url = check_redirect(url, urljoin(url, location))
-                continue
-            if response.status != 200:
-                raise ValueError(f"{response.status} {response.reason}")
-            if response.headers.get_content_type() != SIMPLE_JSON:
-                raise ValueError("the index does not speak JSON (PEP 691)")
-            try:
-                found = json.loads(data.decode("utf-8"))
-            except (ValueError, RecursionError):
-                raise ValueError("what it answers is not JSON")
-            if not isinstance(found, dict):
-                raise ValueError("what it answers is no project detail")
-            return found
+            if not 300 <= response.status < 400 or not location:
+                return response, data
+            url = check_redirect(url, urljoin(url, location))
         raise ValueError("too many redirects")
 
-    def get(self, url: str) -> Tuple[http.client.HTTPResponse, bytes]:
-        """Return the answer to a GET, and its body without its coding."""
+    def get(self, url: str, read: Callable[
+            [http.client.HTTPResponse], bytes]
+            ) -> Tuple[http.client.HTTPResponse, bytes]:
+        """Return the answer to a GET, and what is read of its body."""
         parts = urlsplit(url)
         proxy = find_proxy(parts)
         target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
@@ -8821,7 +8882,7 @@ class Upstream:
             try:
                 connection.request("GET", target, headers=headers)
                 response = connection.getresponse()
-                data = read_answer(response)
+                data = read(response)
                 break
             except (http.client.HTTPException, ConnectionError):
                 # It may have been idle for too long: then once more.
@@ -8942,7 +9003,7 @@ def pip_kind(project: str, filename: str) -> List[str]:
     """Return options of pip that make it download this kind of file."""
     if not filename.endswith(".whl"):
         # Of this project only: what builds it may well be a wheel.
-        return ["--no-binary", project]
+        return ["--no-binary", project, ANY_PYTHON]
     pythons, abis, platforms = wheel_tags(filename)
     implementation = pythons[-1].rstrip("0123456789")
     # The Python that the tag names is the lowest; who needs it, has it.
@@ -8977,36 +9038,50 @@ class Progress:
                   end=end, file=sys.stderr, flush=True)
 
 
-def look_up(upstream: Upstream, name: str, archives: Sequence[Archive],
-            config: Config) -> Tuple[Optional[Update], str]:
-    """Return the update of a project, if there is one, or what went wrong."""
+@contextlib.contextmanager
+def as_failures() -> Iterator[None]:
+    """Make all that can go wrong with an index a ValueError that tells it.
+    """
     try:
-        found = upstream.project(name)
+        yield
     except http.client.HTTPException:
-        return None, "what it answers is not HTTP"
+        raise ValueError("what it answers is not HTTP")
     except OSError as error:
-        return None, error.strerror or str(error) or "no answer"
-    except ValueError as error:
-        return None, str(error)
+        raise ValueError(error.strerror or str(error) or "no answer")
+
+
+def look_up(upstream: Upstream, name: str, archives: Sequence[Archive],
+            config: Config) -> Tuple[bool, Optional[Update]]:
+    """Tell whether a project is upstream, and return its update, if any.
+
+    Raises:
+        ValueError: it cannot be told.
+    """
+    with as_failures():
+        found = upstream.project(name)
     if found is None:
-        return None, ""
+        return False, None
     try:
         offers = read_offers(found, name, config.allow_unstable)
     except (KeyError, TypeError, AttributeError):
-        return None, "what it answers is no project detail"
-    return find_update(name, archives, offers, config.download_directory), ""
+        raise ValueError("what it answers is no project detail")
+    return True, find_update(
+        name, archives, offers, config.download_directory)
+
+
+class Answers(NamedTuple):
+    """What an index says of all projects; filled by several threads."""
+
+    updates: List[Update]
+    failures: Dict[str, str]  # by project
+    absent: List[str]
 
 
 def ask_upstream(config: Config, projects: Mapping[str, Sequence[Archive]]
-                 ) -> Tuple[List[Update], Dict[str, str]]:
-    """Look all projects up, over a few connections.
-
-    Returns:
-        (updates by name, {project: what went wrong}).
-    """
+                 ) -> Answers:
+    """Look all projects up, over a few connections."""
     waiting = collections.deque(sorted(projects))
-    updates: List[Update] = []
-    failures: Dict[str, str] = {}
+    answers = Answers([], {}, [])
     progress = Progress(len(waiting))
     lock = threading.Lock()
 
@@ -9018,14 +9093,17 @@ def ask_upstream(config: Config, projects: Mapping[str, Sequence[Archive]]
                     name = waiting.popleft()
                 except IndexError:
                     return
-                update, failure = look_up(
-                    upstream, name, projects[name], config)
+                try:
+                    is_there, update = look_up(
+                        upstream, name, projects[name], config)
+                    if update:
+                        answers.updates.append(update)
+                    if not is_there:
+                        answers.absent.append(name)
+                except ValueError as error:
+                    answers.failures[name] = str(error)
                 with lock:
                     progress.step()
-                    if update:
-                        updates.append(update)
-                    if failure:
-                        failures[name] = failure
 
     threads = [threading.Thread(target=work, daemon=True)
                for _ in range(min(CONNECTIONS, len(waiting)))]
@@ -9033,7 +9111,8 @@ def ask_upstream(config: Config, projects: Mapping[str, Sequence[Archive]]
         thread.start()
     for thread in threads:
         thread.join()
-    return sorted(updates), failures
+    answers.updates.sort()
+    return answers
 
 
 def read_ignored(path: str) -> FrozenSet[str]:
@@ -9059,20 +9138,19 @@ def update_all(config: Config) -> int:
     if directory and os.path.exists(directory) \
             and not os.path.isdir(directory):
         raise UsageError(f"-d: {directory!r} is not a directory")
-    roots = tuple(package_directory(root) for root in config.roots)
-    tree = Tree(roots)
-    tree.refresh()
     ignored = read_ignored(config.ignorelist_file)
+    tree = Tree([package_directory(root) for root in config.roots])
+    tree.refresh()
     projects = {name: archives
                 for name, archives in tree.snapshot.projects.items()
                 if name not in ignored}
-    updates, failures = ask_upstream(config, projects)
-    if failures:
-        print_failures(config, failures, len(projects))
-    if not updates and len(failures) < max(len(projects), 1):
-        print(f"# nothing to update among {len(projects) - len(failures)} "
-              "projects")
-    failed = bool(failures)
+    answers = ask_upstream(config, projects)
+    updates = answers.updates
+    failed = bool(tree.snapshot.closed) or not print_answers(
+        config, answers, len(projects))
+    for path, problem in tree.snapshot.closed.items():
+        complain(f"{path} cannot be read ({problem}): what is in it was not "
+                 "looked up")
     pip = pip_version() if config.execute and updates else 0
     for update in updates:
         show_update(config, update)
@@ -9089,6 +9167,22 @@ def complain(text: str) -> None:
     print(f"pypi-server: {text}", file=sys.stderr)
 
 
+def print_answers(config: Config, answers: Answers, total: int) -> bool:
+    """Tell what there is besides updates; False when that is a failure."""
+    updates, failures, absent = answers
+    if failures:
+        print_failures(config, failures, total)
+    if absent and len(absent) == total and not is_index(config):
+        return False
+    if not updates and len(failures) < max(total, 1):
+        more = f"; {len(absent)} are not upstream" if absent else ""
+        print(f"# nothing to update among {total - len(failures)} "
+              f"projects{more}")
+    elif absent:
+        print(f"# {len(absent)} of {total} projects are not upstream")
+    return not failures
+
+
 def print_failures(config: Config, failures: Mapping[str, str],
                    total: int) -> None:
     """Tell which projects could not be looked up; once, when none could."""
@@ -9099,6 +9193,19 @@ def print_failures(config: Config, failures: Mapping[str, str],
         return
     for name in sorted(failures):
         complain(f"{name} could not be looked up: {failures[name]}")
+
+
+def is_index(config: Config) -> bool:
+    """Tell whether an index is where none of the projects was found."""
+    upstream = Upstream(config.index_url)
+    try:
+        with as_failures(), contextlib.closing(upstream):
+            upstream.check()
+    except ValueError as error:
+        complain(f"{upstream.url} has none of the projects that are here, "
+                 f"and no list of others ({error}); name another --index-url")
+        return False
+    return True
 
 
 def show_update(config: Config, update: Update) -> None:
@@ -9910,6 +10017,8 @@ def load_packaging() -> Any:
 TRIES = 2000
 EXTRA = re.compile(r"(\bextra\s*==\s*['\"])([\w.-]+)")
 REQUIREMENT_LIMIT = 10000  # characters; with all its markers
+# With one of these, a pre-release is asked for (PEP 440); in packaging.
+WITH_PRERELEASES = ("==", ">=", "<=", "~=", "===")
 
 # A release, or one of its extras: (project, version, extra or "").
 Node = Tuple[str, str, str]
@@ -9968,6 +10077,22 @@ def wheel_order(filename: str, ranks: Mapping[str, int]
             filename) if found else None
 
 
+def suitable(specifier: Any, versions: Iterable[str]) -> List[str]:
+    """Return the versions that any pip takes for a specifier.
+
+    Pre-releases count where one is named, or where all that there is are
+    such and any will do.  From packaging 26 on, they do as well where no
+    other version meets the specifier; older ones know better.
+    """
+    found = [version for version in versions
+             if specifier.contains(version, prereleases=True)]
+    if any(each.operator in WITH_PRERELEASES
+           and is_prerelease(each.version) for each in specifier):
+        return found
+    final = [version for version in found if not is_prerelease(version)]
+    return final if final or len(specifier) else found
+
+
 class Stock:
     """The releases in the directories, as installers on a target see them."""
 
@@ -9985,20 +10110,11 @@ class Stock:
     def add(self, archive: Archive, reading: Reading, yanked: bool) -> None:
         version = normalize_version(archive.version)
         excuses = self.excuses.setdefault(archive.project, {})
-        order: Any = None
-        excuse = "it is withheld"
-        if not reading.facts.problem and parse_version(version):
-            excuse = "for other Pythons or platforms only"
-            if archive.filetype == "bdist_wheel":
-                order = wheel_order(archive.filename, self.target.ranks)
-            elif archive.filetype == "sdist":
-                order = math.inf, 0, archive.filename
-            if order and not self.takes(reading.facts.requires_python):
-                order = None
-                excuse = f"for Python {reading.facts.requires_python} only"
-        if order is None:
+        excuse = self.excuse(archive, reading)
+        if excuse:
             excuses.setdefault(version, excuse)
             return
+        order = self.order(archive)
         excuses[version] = ""
         releases = self.best.setdefault(archive.project, {})
         found = order, Candidate(archive, reading, yanked)
@@ -10006,6 +10122,26 @@ class Stock:
         if version not in releases or (yanked, order) < (
                 releases[version][1].yanked, releases[version][0]):
             releases[version] = found
+
+    def order(self, archive: Archive) -> Any:
+        """Return what files of a release are chosen by; None for no use."""
+        if archive.filetype == "bdist_wheel":
+            return wheel_order(archive.filename, self.target.ranks)
+        return (math.inf, 0, archive.filename) \
+            if archive.filetype == "sdist" else None
+
+    def excuse(self, archive: Archive, reading: Reading) -> str:
+        """Say why installers on the target pass over a file, "" if not."""
+        if reading.facts.problem or not parse_version(archive.version):
+            return "it is withheld"
+        for kind, problem in reading.problems:
+            if kind in ("name", "version"):
+                return problem
+        if not self.order(archive):
+            return "for other Pythons or platforms only"
+        if not self.takes(reading.facts.requires_python):
+            return f"for Python {reading.facts.requires_python} only"
+        return ""
 
     def takes(self, requires_python: str) -> bool:
         """Tell whether the Python suits; what is malformed does, as in pip.
@@ -10080,12 +10216,12 @@ class Stock:
             releases = self.best.get(project, {})
             offered = [version for version in releases
                        if not releases[version][1].yanked]
-            found = list(specifier.filter(offered))
+            found = suitable(specifier, offered)
             if not found and any(
                     each.operator in ("==", "===")
                     and not each.version.endswith(".*")
                     for each in specifier):  # PEP 592
-                found = list(specifier.filter(releases))
+                found = suitable(specifier, releases)
             self.selected[key] = tuple(sorted(
                 found, key=version_key, reverse=True))
         return self.selected[key]
@@ -10111,8 +10247,12 @@ class Stock:
         for version in versions:
             if parse_version(version) and need.specifier.contains(
                     version, prereleases=True):
-                return (f"{version} is here, but "
-                        f"{excuses[version] or 'it is yanked'}")
+                excuse = excuses[version] or (
+                    "it is yanked"
+                    if self.best[need.project][version][1].yanked else
+                    "it is a pre-release, which older pips pass over where "
+                    "no requirement names one")
+                return f"{version} is here, but {excuse}"
         more = f" and {len(versions) - 5} older" if len(versions) > 5 else ""
         return f"there is only {', '.join(versions[:5])}{more}"
 
@@ -10527,7 +10667,8 @@ def check_names(tree: Tree) -> Iterator[Finding]:
             yield Finding("shadowed", archive.path,
                           f"{served[archive.filename].path} comes first")
     for path, problem in tree.problems():
-        yield Finding("unrecognized", path, problem)
+        yield Finding("broken" if path in tree.snapshot.closed
+                      else "unrecognized", path, problem)
     for (root, directory), listing in tree.listings.items():
         for name in listing.names:
             path = f"{root}/{directory}{name}"
@@ -10807,12 +10948,36 @@ class Record(NamedTuple):
 
 
 UNKNOWN = Record("", {}, {}, {}, ())
+# Of a Brief without its archives, in a record.
+BRIEF_TYPES = [str, str, str, int, int, int, str, list]
 
 
 def paths_of(record: Record) -> Set[str]:
     """Return the paths of all files that were written for a project."""
     return set(record.files).union(
         *(files for _, files in record.releases.values()))
+
+
+def are_sizes(value: Any) -> bool:
+    """Tell whether this is {path in the site: bytes}."""
+    return isinstance(value, dict) and all(
+        isinstance(size, int) and ".." not in path.split("/")
+        and path.split("/")[0] in SITE_PARTS for path, size in value.items())
+
+
+def is_record(record: Record) -> bool:
+    """Tell whether a record has the types of one; any disk may fail."""
+    return isinstance(record.sources, str) and are_sizes(record.files) \
+        and isinstance(record.archives, dict) \
+        and all(isinstance(text, str) for text in record.archives.values()) \
+        and isinstance(record.releases, dict) and all(
+            isinstance(release, list) and len(release) == 2
+            and isinstance(release[0], str) and are_sizes(release[1])
+            for release in record.releases.values()) \
+        and isinstance(record.brief, list) \
+        and list(map(type, record.brief)) == BRIEF_TYPES \
+        and all(isinstance(pair, list) and list(map(type, pair)) == [str, str]
+                for pair in record.brief[-1])
 
 
 def fingerprint(*values: Any) -> str:
@@ -10831,6 +10996,12 @@ class Site:
         self.root = os.path.abspath(os.path.expanduser(path))
         self.state = os.path.join(self.root, STATE)
         check_apart(self.root, roots)
+        for part in SITE_PARTS + (STATE, f"{STATE}/projects"):
+            if os.path.islink(self.path(part)):
+                raise UsageError(
+                    f"{self.path(part)!r} is a link, and a site must hold "
+                    "all of its files itself; remove it")
+            check_apart(self.path(part), roots)
         try:
             if os.path.lexists(self.root) and os.listdir(self.root) \
                     and not os.path.isdir(self.state):
@@ -10849,13 +11020,22 @@ class Site:
         Raises:
             UsageError: another one does.
         """
-        with open(os.path.join(self.state, "lock"), "ab") as file:
+        path = os.path.join(self.state, "lock")
+        try:
+            file = open(path, "ab")
+        except OSError as error:
+            raise UsageError(
+                f"the site {self.root!r} cannot be written ({path}: "
+                f"{error.strerror}); name another one, or run this as the "
+                "user whose it is")
+        with file:
             if lock_file(file.fileno()) is False:
                 raise UsageError(f"another export writes to {self.root!r}; "
                                  "wait for its end, or stop it")
-            for name in os.listdir(self.state):
-                if name.startswith("new-"):  # of one that was killed
-                    os.unlink(os.path.join(self.state, name))
+            with contextlib.suppress(OSError):  # they hinder nobody
+                for name in os.listdir(self.state):
+                    if name.startswith("new-"):  # of one that was killed
+                        os.unlink(os.path.join(self.state, name))
             yield
 
     def path(self, name: str) -> str:
@@ -10869,9 +11049,28 @@ class Site:
         except OSError:
             return False
 
+    def check_inside(self, name: str) -> None:
+        """Make sure that a name is that of a file in the site.
+
+        Raises:
+            OSError: a link on the way leads to where others have theirs.
+        """
+        folder = os.path.dirname(name)
+        while folder:
+            if os.path.islink(self.path(folder)):
+                raise OSError(
+                    errno.ELOOP, "it is a link, and a site must hold all of "
+                    "its files itself; remove it", self.path(folder))
+            folder = os.path.dirname(folder)
+
     @contextlib.contextmanager
     def replacing(self, name: str) -> Iterator[str]:
-        """Yield a path to be filled; it takes the name in one step."""
+        """Yield a path to be filled; it takes the name in one step.
+
+        Raises:
+            OSError: it cannot; it tells of the name, not of that path.
+        """
+        self.check_inside(name)
         path = self.path(name)
         temporary = os.path.join(self.state, "new-" + os.urandom(8).hex())
         try:
@@ -10881,6 +11080,8 @@ class Site:
             except FileNotFoundError:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 os.replace(temporary, path)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), path)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
@@ -10911,6 +11112,7 @@ class Site:
     def remove(self, names: Iterable[str]) -> None:
         """Remove files that are there, and directories that become empty."""
         for name in names:
+            self.check_inside(name)
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 os.unlink(self.path(name))
             folder = os.path.dirname(name)
@@ -10984,6 +11186,8 @@ class Site:
         """Return the files below the parts of a site that are not known."""
         found = []
         for part in SITE_PARTS:
+            if os.path.islink(self.path(part)):
+                continue  # what it leads to is not of the site
             for folder, _, names in os.walk(self.path(part)):
                 below = folder[len(self.root) + 1:].replace(os.sep, "/")
                 found += [f"{below}/{name}" for name in names
@@ -11002,9 +11206,10 @@ class Site:
         """Return what was written for a project; an empty one if unknown."""
         try:
             with open(self.path(self.record_path(project)), "rb") as file:
-                return Record(**json.loads(file.read().decode()))
-        except (OSError, ValueError, TypeError):
+                record = Record(**json.loads(file.read().decode()))
+        except (OSError, ValueError, TypeError, RecursionError):
             return UNKNOWN
+        return record if is_record(record) else UNKNOWN
 
 
 def is_same_file(one: str, other: str) -> bool:
@@ -11014,22 +11219,29 @@ def is_same_file(one: str, other: str) -> bool:
         return False
 
 
-def check_apart(site: str, roots: Sequence[str]) -> None:
+def lies_in(path: str, folder: str) -> bool:
+    """Tell whether a path leads into a folder, by links or mounts too."""
+    path = os.path.realpath(path)
+    while not is_same_file(path, folder):
+        path, name = os.path.split(path)
+        if not name:
+            return False
+    return True
+
+
+def check_apart(place: str, roots: Sequence[str]) -> None:
     """Refuse a site that would be served, or whose files would be removed.
+
+    Args:
+        place: the site, or a part of it.
 
     Raises:
         UsageError: it lies in a package directory, or one lies in it.
     """
-    place = os.path.realpath(site)
     for root in roots:
-        folder = os.path.realpath(root)
-        try:
-            common = os.path.commonpath([place, folder])
-        except ValueError:  # other drives on Windows
-            continue
-        if common in (place, folder):
+        if lies_in(place, root) or lies_in(root, place):
             raise UsageError(
-                f"the site {site!r} and the package directory {root!r} must "
+                f"the site {place!r} and the package directory {root!r} must "
                 "not lie in one another; name another place for the site")
 
 
@@ -11059,6 +11271,17 @@ INDEX_PAGES = (
     ("/withheld/", HTML, "withheld/index.html"),
     ("/search/", HTML, "search/index.html"),
     ("/", HTML, "index.html"))
+
+
+# What concerns one path only: others can be written all the same.
+OF_ONE_PATH = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY,
+               errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM)
+
+
+def describe(error: OSError) -> str:
+    """Return what went wrong, and with which path."""
+    problem = error.strerror or str(error)
+    return f"{error.filename}: {problem}" if error.filename else problem
 
 
 class Still(Directories):
@@ -11145,6 +11368,7 @@ class Exporter:
         # Projects that are as they should be: sources, and locations.
         self.done: Dict[str, Tuple[str, Tuple[str, ...]]] = {}
         self.failures: Dict[str, str] = {}  # why a project must wait
+        self.told: Dict[str, str] = {}  # of these, what is in the log
         self.gone: Set[str] = set()  # paths that no page shows any more
         self.is_linking = not self.config.copy
         self.is_indexed = False  # the pages of the index are up to date,
@@ -11308,7 +11532,7 @@ class Exporter:
         """Export a project, or note why it must wait.
 
         Raises:
-            OSError: the site cannot be written, or a directory is away.
+            OSError: no file can be written, or a directory is away.
         """
         self.done.pop(name, None)
         self.failures.pop(name, None)
@@ -11317,6 +11541,9 @@ class Exporter:
         except HTTPError as error:
             self.failures[name] = error.detail
         except OSError as error:
+            if error.errno in OF_ONE_PATH:
+                self.failures[name] = describe(error)
+                return
             if error.errno not in (errno.ESTALE, errno.ENOENT) or not all(
                     map(os.path.isdir, (self.site.state, *self.config.roots))):
                 raise
@@ -11372,7 +11599,7 @@ class Exporter:
         snapshot = self.directories.held
         self.directories.held = snapshot._replace(projects={
             name: archives for name, archives in snapshot.projects.items()
-            if name in self.done or os.path.exists(
+            if name in self.done or os.path.isfile(
                 self.site.path(f"simple/{name}/index.html"))})
         try:
             for path, accept, name in INDEX_PAGES:
@@ -11422,8 +11649,9 @@ class Exporter:
             OSError: a directory cannot be read, or the site not be written.
         """
         snapshot = self.directories.held
-        if snapshot.unreadable:
-            raise OSError(errno.EIO, snapshot.unreadable)
+        if snapshot.hidden():  # who knows what is in there
+            raise OSError(errno.EIO, "not all can be read: "
+                          + snapshot.hidden())
         if not snapshot.projects and self.site.recorded():
             raise UsageError(
                 f"{', '.join(self.config.roots)} has no archive at all, and "
@@ -11444,6 +11672,15 @@ class Exporter:
                 self.site.mark(True)
         self.gone.clear()
 
+    def tell_failures(self, before: Mapping[str, str]) -> None:
+        """Log why projects wait, once, if that was so before."""
+        self.told = {name: why for name, why in self.told.items()
+                     if name in self.failures}
+        for name, why in sorted(self.failures.items()):
+            if before.get(name) == why != self.told.get(name):
+                self.told[name] = why
+                LOG.warning("%s is not exported as it is: %s", name, why)
+
     def watch(self) -> None:
         """Bring changes to the site for ever.
 
@@ -11461,13 +11698,18 @@ class Exporter:
                      if started >= look_at or name in self.failures
                      or last.get(name) is not archives]
             before, problem = problem, ""
+            waiting = dict(self.failures)
             try:
                 self.run(names, Progress(0))
                 last = projects
-            except (UsageError, OSError) as error:
-                problem = str(error)
-                if problem != before:
-                    LOG.error("the site is not up to date: %s", problem)
+            except UsageError as error:
+                problem = text = str(error)
+            except OSError as error:
+                # Of many paths with one problem, any may be the first.
+                problem, text = error.strerror or str(error), describe(error)
+            if problem and problem != before:
+                LOG.error("the site is not up to date: %s", text)
+            self.tell_failures(waiting)
             now = time.monotonic()
             if started >= look_at:
                 look_at = now + LOOK_SHARE * (now - started)
@@ -11488,11 +11730,10 @@ def export_site(config: Config, announce: Callable[[str], None]) -> int:
         except OSError as error:
             LOG.error("the site %s is not complete: %s; run the same "
                       "command again once that is mended", site.root,
-                      error.strerror or error)
+                      describe(error))
             if not config.watch:
                 return 1
-        for name, why in sorted(exporter.failures.items()):
-            LOG.warning("%s is not exported as it is: %s", name, why)
+        exporter.tell_failures(exporter.failures)
         announce(f"Exported {len(names)} projects from "
                  f"{', '.join(exporter.config.roots)} to {site.root}")
         if config.watch:

@@ -266,10 +266,19 @@ class TestCommands(ReadmeTestCase):
 
     def test_export(self):
         self.put(self.root)
-        command, = self.commands("A static index")
+        command, elsewhere, copy = self.commands("A static index")
         self.run_command(command)
         self.assertTrue(os.path.exists(os.path.join(
             self.home, "site", "simple", "demo", "index.html")))
+        program("rsync", "rsync")
+        files = os.path.join(self.home, "packages copied")
+        self.run_command(elsewhere)
+        self.run_command(copy.replace(
+            "files:packages/", shlex.quote(files)))
+        self.assertEqual(
+            ["demo-1.0-py3-none-any.whl",
+             "demo-1.0-py3-none-any.whl.metadata"], sorted(
+                name for name in os.listdir(files) if "demo" in name))
 
     def test_readers(self):
         """A reader that is another directory of this machine."""
