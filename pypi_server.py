@@ -852,7 +852,9 @@ def split_target(target: str) -> Tuple[str, str]:
             encodes is not UTF-8 or has control characters.
     """
     path, _, query = target.partition("?")
-    path = re.sub("^https?://[^/]+", "", path, flags=re.IGNORECASE)
+    found = re.match("https?://([^/]*)", path, re.IGNORECASE)
+    if found and is_host(found.group(1)):  # not with a user: RFC 9110, 4.2.4
+        path = path[found.end():] or "/"
     if not path.startswith("/") or "#" in target \
             or re.search("%(?![0-9A-Fa-f]{2})", path):
         raise HTTPError(400, "the request target is malformed")
@@ -3842,6 +3844,7 @@ SETTLED_COARSE = 1.1
 HOLDER = os.urandom(8).hex()
 # seconds; the cache is worth no longer wait for another server's writing
 BUSY_TIMEOUT = 0.2
+BUSY_PAUSE = 5.0  # seconds until a cache that could not be opened is tried
 # Seconds that an upload waits for another server to give a name; the other
 # one may have been stopped in the middle of that.
 LOCK_PATIENCE = 20
@@ -4242,6 +4245,7 @@ class FactCache:
         self.waiting: Dict[str, Tuple[Identity, Facts]] = {}
         self.database: Any = None
         self.opened = False
+        self.open_at = 0.0  # monotonic: not before that
 
     @property
     def is_private(self) -> bool:
@@ -4273,13 +4277,17 @@ class FactCache:
         except (sqlite3.Error, OSError) as error:
             if database is not None:
                 database.close()
+            if "locked" in str(error):  # another server is at work in it
+                self.opened = False
+                self.open_at = time.monotonic() + BUSY_PAUSE
+                return None
             LOG.warning("digests are kept in memory only: %s: %s; choose "
                         "another directory with --cache-dir", where, error)
             return self.connect(None) if directory is not None else None
 
     def open(self) -> None:
         # Late: a connection does not survive the fork of a worker.
-        if not self.opened:
+        if not self.opened and time.monotonic() >= self.open_at:
             self.opened = True
             self.database = self.connect(self.directory)
 
@@ -4341,6 +4349,8 @@ class FactCache:
     def flush(self) -> None:
         """Write what waits; it goes on waiting while others write."""
         with self.lock:
+            if self.waiting:
+                self.open()
             if self.database is None:
                 return
             rows = [(path, json.dumps(identity), facts.problem,
