@@ -7239,7 +7239,7 @@ HANDSHAKE_TIMEOUT = 10  # of TLS, as a whole
 TLS_BLOCK = 64 * 1024   # bytes of a file that are encrypted at once
 LINGER_TIMEOUT = 30   # to read on after an early answer; nginx has 30 too
 LINGER_REFUSED = 3    # the same after what was no request
-# Bytes.  A file up to here goes out in one piece with its head.
+# Bytes.  A file or a page up to here goes out in one piece with its head.
 SMALL_FILE = 64 * 1024
 HEAD_BLOCK = 8 * 1024  # bytes received at once while a request is awaited
 # A send that does not wait needs no look at the socket before; not on
@@ -7705,7 +7705,7 @@ def headers_of(response: Response) -> Iterator[Tuple[str, str]]:
 
 def message(request: Request, head: Optional[Head], response: Response,
             keep: bool) -> bytes:
-    """Format a response, without its body when that is a large file.
+    """Format a response, without its body when that is large.
 
     Raises:
         ValueError: a header would end before its end.
@@ -7723,9 +7723,23 @@ def message(request: Request, head: Optional[Head], response: Response,
             or "\0" in text:
         raise ValueError(f"a header has a line break: {lines!r}")
     data = (text + "\r\n\r\n").encode("latin-1", "replace")
-    if request.method != "HEAD" and isinstance(response.body, bytes):
+    if request.method != "HEAD" and isinstance(response.body, bytes) \
+            and not large_page(request, response):
         data += response.body
     return data
+
+
+def large_page(request: Request, response: Response) -> bytes:
+    """Return a body that is sent after its head; b"" if that is no page, or
+    a small one.
+
+    All who read a page slowly have the same bytes, not a copy each.
+    """
+    body = response.body
+    if isinstance(body, bytes) and len(body) > SMALL_FILE \
+            and request.method != "HEAD":
+        return body
+    return b""
 
 
 # === 25  Server =============================================================
@@ -7751,13 +7765,15 @@ BUSY = (b"HTTP/1.1 503 too many connections\r\nRetry-After: 1\r\n"
 class Ready:
     """An answer that goes once more to who sends the same head."""
 
-    __slots__ = ("changes", "data", "renew_at", "until")
+    __slots__ = ("changes", "data", "page", "renew_at", "until")
 
-    def __init__(self, changes: Any, made: float, data: bytes) -> None:
+    def __init__(self, changes: Any, made: float, data: bytes, page: bytes
+                 ) -> None:
         self.changes = changes  # before it was made, see Server.seen()
         self.renew_at = made + REPEAT  # monotonic
         self.until = made + REPEAT_AT_MOST
-        self.data = data  # its head and its body
+        self.data = data  # its head, and its body unless that is ...
+        self.page = page  # ... a large page
 
     def holds(self, now: float, changes: Any) -> bool:
         """Tell whether it may be sent once more.
@@ -7805,6 +7821,8 @@ class Connection(BaseHTTPRequestHandler):
                 wire.waits_since = 0.0
                 wire.at = len(wire.buffer)
                 wire.send(known.data)
+                if known.page:
+                    wire.send(known.page)
             elif not self.handle_request():
                 return
             wire.end_request()
@@ -7879,12 +7897,15 @@ class Connection(BaseHTTPRequestHandler):
             if file:
                 files.enter_context(file)
             data = message(request, head, response, keep)
+            page = large_page(request, response)
             if keep and sole_head and is_repeatable(
                     self.server.app.config, request, response):
                 self.ready.put(
-                    sole_head, Ready(changes, started, data),
-                    len(sole_head) + len(data) + REPEAT_OVERHEAD)
+                    sole_head, Ready(changes, started, data, page),
+                    len(sole_head) + len(data) + len(page) + REPEAT_OVERHEAD)
             self.wire.send(data)
+            if page:
+                self.wire.send(page)
             if file and isinstance(response.body, FileSlice):
                 keep = self.send_file(file, response.body) and keep
         if not drained:
