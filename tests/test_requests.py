@@ -61,10 +61,11 @@ BODIES = (
     b"3\r\nabc\r\n0\r\nX: y\r\n\r\n", b"3\r\nabc\r\n0\r\n X\r\n\r\n",
     b"3\r\nabc\r\n0\n\r\n", b"0\r\r\n\r\n", b"G\r\n", b";\r\n",
 )
-# What may stand in the wrong place.
-PIECES = (b"\r", b"\n", b" ", b"\t", b":", b"\0", b",", b"0", b"\r\n", b"%",
+# What may stand in the wrong place; nginx refuses a tab before a value, and
+# paths that lead upwards, which are no question of framing.
+PIECES = (b"\r", b"\n", b" ", b":", b"\0", b",", b"0", b"\r\n", b"%",
           b"Content-Length: 3\r\n", CHUNKED, b"Host: b\r\n", b";a=b", b"\x0b",
-          b"\xff", b"_", b"/../", b"\\", b"#", b"?", b"HTTP/1.0", b"x")
+          b"\xff", b"_", b"\\", b"#", b"?", b"HTTP/1.0", b"x")
 GOOD = (
     b"GET /health HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n",
     b"GET /health HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc",
