@@ -2733,6 +2733,12 @@ def is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
+def must_be_trusted(place: Place) -> bool:
+    """Tell whether clients want to be told that they may use plain HTTP."""
+    url = urlsplit(place.base)
+    return url.scheme == "http" and not is_loopback(url.hostname or "")
+
+
 def access_notes(place: Place) -> List[Html]:
     """Return what else clients need: an account, trust."""
     url = urlsplit(place.base)
@@ -2752,23 +2758,24 @@ def access_notes(place: Place) -> List[Html]:
             "If the certificate is not from a public authority, name its CA "
             "to the clients: ", tag("code", "pip --cert CA.pem"), ", and ",
             tag("code", "SSL_CERT_FILE=CA.pem"), " for uv and PDM."))
-    elif not is_loopback(url.hostname or ""):
+    elif must_be_trusted(place):
         notes.append(join(
-            "The connection is not encrypted, so pip has to be told that it "
-            "may trust this host; the commands below do that."))
+            "The connection is not encrypted, so pip and PDM have to be told "
+            "that they may trust this host; what is below does that."))
     return [tag("div", tag("p", note), class_="note") for note in notes]
 
 
 def configurations(place: Place) -> List[Tuple[str, str, List[str]]]:
     """Return (title, what it is for, texts to copy) for each client."""
     url = shlex.quote(place.base + "simple/")
-    parts = urlsplit(place.base)
-    trusted = parts.scheme == "http" and not is_loopback(
-        parts.hostname or "")
-    option = f" --trusted-host {parts.netloc}" if trusted else ""
     conf = f"[global]\nindex-url = {place.base}simple/\n"
-    if trusted:
-        conf += f"trusted-host = {parts.netloc}\n"
+    option = pdm_command = pdm_source = ""
+    if must_be_trusted(place):
+        host = urlsplit(place.base).netloc
+        option = f" --trusted-host {host}"
+        conf += f"trusted-host = {host}\n"
+        pdm_command = "\npdm config pypi.verify_ssl false"
+        pdm_source = "verify_ssl = false\n"
     quoted = json.dumps(place.base + "simple/", ensure_ascii=False)
     found = [
         ("pip", "A command, or ~/.config/pip/pip.conf for all of them "
@@ -2780,8 +2787,9 @@ def configurations(place: Place) -> List[Tuple[str, str, List[str]]]:
         ("poetry", "In a project",
          [f"poetry source add --priority=primary local {url}"]),
         ("PDM", "For all projects, or pyproject.toml for one",
-         [f"pdm config pypi.url {url}",
-          f"[[tool.pdm.source]]\nname = \"pypi\"\nurl = {quoted}\n"])]
+         [f"pdm config pypi.url {url}{pdm_command}",
+          f"[[tool.pdm.source]]\nname = \"pypi\"\nurl = {quoted}\n"
+          + pdm_source])]
     if place.uploads:
         upload = shlex.quote(place.base)
         found += [

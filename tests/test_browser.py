@@ -395,24 +395,45 @@ class TestCopy(BrowserTestCase):
 
     def test_pdm(self):
         pdm = toolbox.require("pdm", "pdm")
-        project = ('[project]\nname = "x"\nversion = "1"\n'
-                   'requires-python = ">=3.10"\n'
-                   'dependencies = ["service-02"]\n\n')
         self.go("")
-        path = os.path.join(self.home, "pyproject.toml")
-        for number, more in ((1, ""), (2, self.copied("for PDM, 2"))):
-            with open(path, "w") as file:
-                file.write(project + more)
-            if number == 1:
-                self.shell(self.with_program(
-                    self.copied("for PDM, 1"), pdm))
-            self.shell("%s lock -q" % pdm, PDM_CHECK_UPDATE="0")
-            lock = os.path.join(self.home, "pdm.lock")
-            with open(lock) as file:
-                self.assertIn("service-02", file.read())
-            os.remove(lock)
-            with contextlib.suppress(OSError):
-                os.remove(os.path.join(self.home, ".config/pdm/config.toml"))
+        self.lock(pdm, self.copied("for PDM, 2"))
+        self.shell(self.with_program(self.copied("for PDM, 1"), pdm))
+        self.lock(pdm, "")
+
+    def test_from_another_host(self):
+        """Plain HTTP at an address that clients do not trust by themselves.
+
+        0.0.0.0 leads to this machine, but is none of its addresses.
+        """
+        pdm = toolbox.require("pdm", "pdm")
+        python = toolbox.require("tools")
+        self.page.go(self.server.url.replace("127.0.0.1", "0.0.0.0"))
+        pip, conf, command, source = (
+            self.page.text("[data-label='for %s'] code" % label)
+            for label in ("pip, 1", "pip, 2", "PDM, 1", "PDM, 2"))
+        self.shell(self.with_program(pip, python + " -m pip"),
+                   PIP_TARGET="one")
+        with open(os.path.join(self.home, "pip.conf"), "w") as file:
+            file.write(conf)
+        self.shell(python + " -m pip install -t two service-02",
+                   PIP_CONFIG_FILE=os.path.join(self.home, "pip.conf"))
+        for path in "one/service_01.py", "two/service_02.py":
+            self.assertTrue(os.path.exists(os.path.join(self.home, path)))
+        self.lock(pdm, source)
+        self.shell("pdm() { %s \"$@\"; }\n%s" % (pdm, command))
+        self.lock(pdm, "")
+
+    def lock(self, pdm, source):
+        """Let PDM find a dependency."""
+        with open(os.path.join(self.home, "pyproject.toml"), "w") as file:
+            file.write('[project]\nname = "x"\nversion = "1"\n'
+                       'requires-python = ">=3.10"\n'
+                       'dependencies = ["service-02"]\n\n' + source)
+        self.shell("%s lock -q" % pdm, PDM_CHECK_UPDATE="0")
+        lock = os.path.join(self.home, "pdm.lock")
+        with open(lock) as file:
+            self.assertIn("service-02", file.read())
+        os.remove(lock)
 
     def test_uploads(self):
         twine = toolbox.require("tools", "twine")

@@ -574,6 +574,10 @@ class TestConfigurations(unittest.TestCase):
                 host = base.split("/")[2]
                 self.assertEqual(trusted, "--trusted-host " + host in texts)
                 self.assertEqual(trusted, "trusted-host = " + host in texts)
+                self.assertEqual(trusted, "verify_ssl = false" in texts)
+                self.assertEqual(
+                    trusted, "pypi.verify_ssl false" in texts)
+                self.assertEqual(trusted, "pip and PDM have to be" in page)
                 self.assertEqual(encrypted, "SSL_CERT_FILE" in page)
                 self.assertIn(base + "simple/", texts)
 
