@@ -249,6 +249,7 @@ class Request(NamedTuple):
     client: str                   # address of the peer, or whom it serves
     base: str                     # URL of the index, e.g. "http://host/pypi/"
     user: str = "-"               # once verified
+    outside: str = ""             # the prefix, if the path is not below it
 
 
 class Response(NamedTuple):
@@ -2915,8 +2916,6 @@ NEXT_STEPS = {
     401: "Reload the page to log in.  Accounts are made by whoever runs "
          "this index, with the command passwd.",
     403: "Whoever runs this index can allow it.",
-    404: "Look at the address again, or search for the project.  A file "
-         "that was copied here and is missing may not be served.",
     405: "Go back to the page that led here.",
     409: "Raise the version and upload that, or ask whoever runs this index "
          "to allow replacing files.",
@@ -2928,11 +2927,17 @@ NEXT_STEPS = {
 
 def error_page(place: Place, status: int, title: str, detail: str) -> Page:
     """Render an error, with what to do next."""
+    next_step = join(
+        "Look at the address again, begin at the ",
+        tag("a", "home page", href=place.up or "./"), ", find the project "
+        "in the ", tag("a", "list of all", href=place.up + "search/"),
+        ", or see whether the file is ",
+        tag("a", "not served, and why", href=place.up + "withheld/"), "."
+    ) if status == 404 else NEXT_STEPS.get(status, NEXT_STEPS[400])
     return people_page(
         place, f"{status} {title}",
         tag("h1", title), tag("p", sentence(detail), class_="lead"),
-        tag("p", NEXT_STEPS.get(status, NEXT_STEPS[400]), class_="soft"),
-        tag("p", f"Status {status}", class_="soft"))
+        tag("p", next_step), tag("p", f"Status {status}", class_="soft"))
 
 
 def stored_page(place: Place, text: str) -> Page:
@@ -5918,6 +5923,8 @@ def reply_file(app: App, request: Request, path: str, identity: Identity,
 def place_of(request: Request, app: Optional[App] = None) -> Place:
     """Return what a page for people must know of its surroundings."""
     up = "../" * (request.path.count("/") - 1)
+    if request.outside:
+        up += quote(request.outside[1:]) + "/"
     if app is None:
         return Place(up, request.base)
     if app.config.site:
@@ -6907,6 +6914,8 @@ def respond(app: App, request: Request) -> Response:
     try:
         request = localize(app.config, request)
         log_request(app.config, request)
+        if request.outside:
+            raise HTTPError(404, f"this index is at {request.outside}/")
         media_type, _, _ = request.headers.get(
             "content-type", "").partition(";")
         route, arguments = find_route(
@@ -6970,11 +6979,7 @@ def is_cross_site(request: Request) -> bool:
 
 
 def localize(config: Config, request: Request) -> Request:
-    """Take the prefix off the path, and find out who really asks.
-
-    Raises:
-        HTTPError: 404 when the path is not below the prefix.
-    """
+    """Take the prefix off the path, and find out who really asks."""
     scheme, _, rest = request.base.partition("://")
     host, _, mounted = rest.partition("/")
     if config.trusted_proxies and is_trusted(
@@ -6986,19 +6991,19 @@ def localize(config: Config, request: Request) -> Request:
         mounted = forwarded(headers, "prefix") or behind or mounted
         request = request._replace(
             client=forwarded(headers, "for") or request.client)
-    path = request.path
+    path, outside = request.path, ""
     prefix = re.sub("^https?://[^/]+", "", config.server_base_url)
     if prefix and (path + "/").startswith(prefix + "/"):
         path = path[len(prefix):]
         mounted = prefix
     elif config.server_base_url.startswith("/"):
-        raise HTTPError(404, f"this index is at {prefix}/")
+        mounted = outside = prefix
     if scheme not in ("http", "https"):
         scheme = "http"
     base = base_url(scheme, host, mounted)
     if config.server_base_url.startswith("http"):
         base = config.server_base_url + "/"
-    return request._replace(path=path, base=base)
+    return request._replace(path=path, base=base, outside=outside)
 
 
 @functools.lru_cache(maxsize=1024)

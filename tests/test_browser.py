@@ -13,6 +13,7 @@ import tempfile
 import threading
 import unittest
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.parse import urljoin
 
 from tests import archives, browser, toolbox
 from tests.browser import Browser
@@ -168,6 +169,18 @@ class TestLook(BrowserTestCase):
                                      + node.failureSummary).join("; "));
             });""")
         return self.page.wait("window.found && [window.found]")[0]
+
+    def test_error_outside_the_prefix(self):
+        """It has the style of the others, and leads to the index."""
+        with ServerProcess("--server-base-url", "/a/b", self.root) as server:
+            self.page.go(urljoin(server.url, "/x/y"))
+            self.assertEqual("flex", self.page.run(
+                "return getComputedStyle(document.querySelector('.bar'))"
+                ".display"))
+            self.page.click(".brand")
+            self.page.wait("location.pathname === '/a/b/' && "
+                           "document.title === 'Python packages'")
+            self.page.messages()  # of the status 404
 
     def test_themes_differ(self):
         self.go("")

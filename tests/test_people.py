@@ -543,9 +543,33 @@ class TestPages(PeopleTestCase):
                             in anchors(self.body)
                             if attributes.get("class") == "brand")
                 self.assertEqual("/", urljoin(target, home))
+        self.get("/project/none/", 404)
+        links = {text: urljoin("/project/none/", attributes["href"])
+                 for attributes, text in anchors(self.body)}
+        self.assertEqual("/", links["home page"])
+        self.assertEqual("/search/", links["list of all"])
+        self.assertEqual("/withheld/", links["not served, and why"])
         answer = call(self.app, "PUT", "/", BROWSER)
         self.assertEqual(405, answer.status)
         self.assertIn(b"<h1>Method Not Allowed</h1>", answer.body)
+
+    def test_error_outside_the_prefix(self):
+        """Its links, style and index URL are those of the index."""
+        app = self.make_app(server_base_url="/a/pypi")
+        for target in "/", "/a", "/favicon.ico", "/x/y/", "/a/pypix":
+            with self.subTest(target):
+                page = self.get(target, 404, app=app)
+                self.assertIn("This index is at /a/pypi/.", page.text)
+                self.assertIn("http://%s/a/pypi/simple/" % HOST, page.text)
+                links = [urljoin(target, attributes[key])
+                         for _, attributes in page.found
+                         for key in ("href", "src", "action")
+                         if not attributes.get(key, "#").startswith("#")]
+                self.assertGreater(len(links), 5)
+                for link in links:
+                    self.assertTrue(link.startswith("/a/pypi/"), link)
+                    self.assertEqual(200, call(
+                        app, "GET", link, BROWSER).status, link)
 
     def test_numbers_of_pages_that_are_none(self):
         for page in ("0", "-1", "x", "99999999999999", "9", "%31", ""):
