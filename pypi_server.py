@@ -2507,10 +2507,11 @@ class Totals(NamedTuple):
 
 
 class Ignored(NamedTuple):
-    """A file that is not served."""
+    """A file that is not served, or a companion without effect."""
 
-    file: str    # path below its package directory
-    kind: str    # a key of REMEDIES
+    file: str       # path below its package directory
+    directory: str  # a label of that one, see directory_labels()
+    kind: str       # a key of REMEDIES
     reason: str
 
 
@@ -2519,6 +2520,11 @@ REMEDIES = {
     "broken": "Copy it again; if that does not help, build it anew.",
     "shadowed": "Remove one of the two.",
     "orphaned": "Remove it, or bring the archive.",
+    "quarantined": "Once the project is known to be harmless, remove its "
+                   "status file.",
+    "misspelled": "Correct its first word; nothing else of it counts.",
+    "unusable": "Put a file with a plain name there that the server may "
+                "read.",
     "unrecognized": "Wheels, sdists and eggs are served: build one, and "
                     "keep the name that it was built with."}
 
@@ -2887,7 +2893,9 @@ def withheld_page(place: Place, ignored: Sequence[Ignored], page: int,
     as_json = "index.json" if place.is_static \
         else "?format=" + quote(JSON, safe="")
     rows = [tag("li", tag("p", tag("span", entry.file, class_="name"), " ",
-                          tag("span", entry.kind, class_="badge half")),
+                          tag("span", entry.kind, class_="badge half"),
+                          tag("span", " in " + entry.directory, class_="soft")
+                          if entry.directory else ""),
                 tag("p", sentence(entry.reason)),
                 tag("p", REMEDIES[entry.kind], class_="soft"))
             for entry in shown]
@@ -4617,11 +4625,13 @@ class Tree:
                         "cannot be shown"
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(name)
-                elif is_file(entry):
+                elif not is_file(entry):
+                    problems[name] = "it is no file; links are followed to " \
+                        "files only"
+                elif entry.is_symlink() and leads_to_hidden(entry.path):
+                    problems[name] = "it is a link to something hidden"
+                else:
                     names.append(name)
-                    if entry.is_symlink() and leads_to_hidden(entry.path):
-                        problems[names.pop()] = "it is a link to something " \
-                            "hidden"
         self.report(path, problems)
         return frozenset(names), tuple(folders)
 
@@ -4654,6 +4664,13 @@ RETRY_LATEST = 60.0
 # Files whose answers are kept in memory; each costs about 1 KiB with its
 # share of the rendered pages.
 KEEP_FILES = 20000
+
+
+def status_problem(word: str) -> str:
+    """Return what is wrong with the first word of a status file, or ""."""
+    return "" if word.lower() in STATUSES else (
+        f"its first word must be one of {', '.join(STATUSES)}, "
+        f"not {word[:WORDS_LIMIT]!r}")
 
 
 class Changes:
@@ -5063,9 +5080,9 @@ class Directories:
         if identity is None:
             return "", ""
         word, _, reason = read_text(path, identity).partition(" ")
-        if word.lower() not in STATUSES:
-            self.reader.note(path, "its first word must be one of "
-                             f"{', '.join(STATUSES)}, not {word!r}")
+        problem = status_problem(word)
+        if problem:
+            self.reader.note(path, problem)
             return "", ""
         return word.lower(), reason
 
@@ -5339,49 +5356,111 @@ class Lists:
             if directories.is_read(snapshot.projects[name]):
                 directories.state(name, snapshot, directories.algorithms)
 
-    def ignored(self, catalogue: Catalogue) -> Iterator[Ignored]:
-        """Yield the files that are not served, by reason."""
-        archives = catalogue.snapshot.archives
+    def ignored(self, catalogue: Catalogue) -> List[Ignored]:
+        """Return what is not served, or has no effect."""
+        roots = self.directories.roots
+        labels = directory_labels(roots)
+        found = []
+        for path, kind, reason in itertools.chain(
+                self.withheld(catalogue), self.others(catalogue.snapshot),
+                self.statuses(catalogue.snapshot)):
+            root = max((root for root in roots
+                        if path.startswith(root + "/")), key=len)
+            found.append(Ignored(
+                path[len(root) + 1:], labels[root], kind, reason))
+        return found
+
+    def withheld(self, catalogue: Catalogue
+                 ) -> Iterator[Tuple[str, str, str]]:
+        """Yield the archives that are not offered: (path, kind, reason)."""
+        snapshot = catalogue.snapshot
         for brief in catalogue.briefs:
             for filename, problem in brief.withheld:
-                if filename not in archives:  # it has just gone
-                    continue
-                yield Ignored(
-                    archives[filename].location,
-                    "unfinished" if problem == UNSETTLED else "broken",
-                    problem)
-        listings = self.directories.tree.listings
-        for (root, directory), listing in sorted(listings.items()):
-            others = [
-                name for name in listing.names if name not in archives
-                or (archives[name].root, archives[name].directory)
-                != (root, directory)]
-            for name in sorted(others):
-                found = why_ignored(f"{root}/{directory}", name, archives)
-                if found:
-                    yield Ignored(directory + name, *found)
+                if filename in snapshot.archives:  # it may just have gone
+                    yield (snapshot.archives[filename].path, "unfinished"
+                           if problem == UNSETTLED else "broken", problem)
+            if brief.files or brief.name not in snapshot.statuses:
+                continue
+            status, reason = self.directories.status(brief.name, snapshot)
+            if status == "quarantined":
+                told = {filename for filename, _ in brief.withheld}
+                for archive in sorted(snapshot.projects[brief.name]):
+                    if archive.filename not in told:
+                        yield (archive.path, status, "its project is in "
+                               "quarantine" + f": {reason}" * bool(reason))
+
+    def others(self, snapshot: Snapshot) -> Iterator[Tuple[str, str, str]]:
+        """Yield files with no place in the snapshot: (path, kind, reason)."""
+        labels = directory_labels(self.directories.roots)
+        tree = self.directories.tree
+        for (root, directory), listing in sorted(tree.listings.items()):
+            for name in sorted(listing.names):
+                archive = snapshot.archives.get(name)
+                path = f"{root}/{directory}{name}"
+                if archive and archive.path != path:
+                    label = labels[archive.root]
+                    yield (path, "shadowed", "another file of that name "
+                           f"comes first: {archive.location}"
+                           + f" in {label}" * bool(label))
+                elif not archive:
+                    problem = why_ignored(path, snapshot.archives)
+                    if problem:
+                        yield (path, *problem)
+        for path, reason in sorted(tree.problems()):
+            yield path, "unusable", reason
+
+    def statuses(self, snapshot: Snapshot) -> Iterator[Tuple[str, str, str]]:
+        """Yield status files without effect: (path, kind, reason)."""
+        labels = directory_labels(self.directories.roots)
+        for project, entries in sorted(snapshot.statuses.items()):
+            for place, path in entries[1:]:
+                label = labels[self.directories.roots[entries[0][0]]]
+                yield (path, "shadowed", "another status of the project comes "
+                       "first" + f", in {label}" * bool(label))
+            for _, path in entries[:1]:
+                identity = self.directories.companion(path)
+                if project not in snapshot.projects:
+                    yield (path, "orphaned", "there is no archive of a "
+                           f"project {project}")
+                elif identity is None:
+                    yield (path, "unusable", "it cannot be read, or leads to "
+                           "something hidden")
+                else:
+                    problem = status_problem(
+                        read_text(path, identity).partition(" ")[0])
+                    if problem:
+                        yield path, "misspelled", problem
 
 
-def why_ignored(folder: str, name: str, archives: Mapping[str, Archive]
-                ) -> Optional[Tuple[str, str]]:
-    """Return (kind, reason) of a file that is not in the snapshot.
+def directory_labels(roots: Sequence[str]) -> Dict[str, str]:
+    """Return what pages call the package directories: not by their paths.
 
-    None stands for a companion of one that is.
-
-    Args:
-        folder: its directory, absolute, with a final slash.
+    >>> directory_labels(["/a/one", "/b/two", "/c/two"])["/c/two"]
+    'two (directory 3)'
+    >>> directory_labels(["/a"])
+    {'/a': ''}
     """
-    if name in archives:
-        return "shadowed", "another file of that name comes first: " \
-            + archives[name].location
-    if name.endswith(STATUS):
+    if len(roots) == 1:
+        return {root: "" for root in roots}
+    names = [root.rpartition("/")[2] for root in roots]
+    return {root: name + f" (directory {place})" * (names.count(name) > 1)
+            for place, (root, name) in enumerate(zip(roots, names), 1)}
+
+
+def why_ignored(path: str, archives: Mapping[str, Archive]
+                ) -> Optional[Tuple[str, str]]:
+    """Return (kind, reason) of a file that is no archive.
+
+    None stands for a companion of one, and for a status.
+    """
+    if path.endswith(STATUS):
         return None
-    if name.endswith(COMPANIONS):
-        archive = archives.get(name.rpartition(".")[0])
-        return None if archive and archive.path == folder + \
-            archive.filename else ("orphaned", "the archive that it belongs "
-                                   "to is not beside it")
-    if name.endswith(UNFINISHED):
+    if path.endswith(COMPANIONS):
+        of = path.rpartition(".")[0]
+        archive = archives.get(of.rpartition("/")[2])
+        return None if archive and archive.path == of else (
+            "orphaned", "the archive that it belongs to is not beside it")
+    if path.endswith(UNFINISHED):
         return "unfinished", "its name is that of a copy under way"
     return "unrecognized", "its name is not that of an archive"
 
@@ -6032,12 +6111,16 @@ def not_served(app: App, request: Request) -> Response:
     page = page_number(query_values(request))
 
     def render() -> Page:
-        ignored = list(app.lists.ignored(catalogue))
+        ignored = app.lists.ignored(catalogue)
         if media_type == JSON:
             return withheld_json(ignored, *counts)
         return withheld_page(place, ignored, page, *counts)
+    # These are mostly written in place, which the catalogue does not notice.
+    statuses = [look(path) for entries in catalogue.snapshot.statuses.values()
+                for _, path in entries]
     return reply_page(request, kept_page(
-        app, ("withheld", media_type, place, page), catalogue, render),
+        app, ("withheld", media_type, place, page), (catalogue, statuses),
+        render, lambda kept, new: kept[0] is new[0] and kept[1] == new[1]),
         FOR_PEOPLE * (media_type == HTML))
 
 
@@ -10338,10 +10421,6 @@ def check_names(tree: Tree) -> Iterator[Finding]:
                                   f"there is no archive {of!r} beside it")
             elif not name.endswith(STATUS) and not parse_filename(name):
                 yield Finding("unrecognized", path, unrecognized(name))
-        for name in not_files(f"{root}/{directory}"):
-            yield Finding(
-                "unrecognized", f"{root}/{directory}{name}", "it is no file; "
-                "links are followed to files only")
 
 
 def unrecognized(name: str) -> str:
@@ -10354,18 +10433,6 @@ def unrecognized(name: str) -> str:
     return "it is neither an archive nor a companion file"
 
 
-def not_files(path: str) -> List[str]:
-    """Return the visible names that are neither files nor directories."""
-    try:
-        with os.scandir(path) as entries:
-            return [entry.name for entry in entries
-                    if not entry.name.startswith(".")
-                    and entry.name.isprintable() and not is_file(entry)
-                    and not entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return []  # it was listed a moment ago
-
-
 def check_statuses(tree: Tree) -> Iterator[Finding]:
     """Yield status files that do not do what they are there for."""
     for project, entries in tree.snapshot.statuses.items():
@@ -10376,9 +10443,8 @@ def check_statuses(tree: Tree) -> Iterator[Finding]:
                 problem = f"there is no archive of the project {project}"
             elif at:
                 problem = f"{entries[0][1]} comes first"
-            elif word.lower() not in STATUSES:
-                problem = ("its first word must be one of "
-                           f"{', '.join(STATUSES)}, not {word!r}")
+            else:
+                problem = status_problem(word)
             if problem:
                 yield Finding("companion", path, problem)
 

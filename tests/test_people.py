@@ -511,7 +511,8 @@ class TestPages(PeopleTestCase):
         wanted = {"broken-1.0.tar.gz": "broken", "README.txt":
                   "unrecognized", "sub/Demo-1.0.tar.gz": "shadowed",
                   "foo-1.0.zip.part": "unfinished",
-                  "gone-1.0.zip.asc": "orphaned"}
+                  "gone-1.0.zip.asc": "orphaned",
+                  "hidden-1.0.zip": "quarantined"}
         text = self.get("/withheld/").text
         for name, kind in wanted.items():
             self.assertIn("%s %s" % (name, kind), text)
@@ -709,6 +710,111 @@ class TestCatalogue(DirectoryTestCase):
         self.assertIn("0 of 25 projects have been read", self.text(app))
         self.assertIn("demo24", self.text(app, "/search/?q=demo24"))
         self.assertIn("0 of 25 projects", self.text(app, "/withheld/"))
+
+
+class TestWithheld(DirectoryTestCase):
+    """What is not served, or has no effect, is told of."""
+
+    def entries(self, app):
+        return json.loads(call(app, "GET", "/withheld/", {
+            "Accept": "application/json", "Host": HOST}).body.decode()
+            )["files"]
+
+    def found(self, app):
+        return {entry["file"]: (entry["kind"], entry["reason"])
+                for entry in self.entries(app)}
+
+    def put(self, name, data=b"", root=None):
+        return archives.put(root or self.root, name, data)
+
+    def test_statuses_without_effect(self):
+        self.put("demo-1.0-py3-none-any.whl", archives.wheel("demo", "1.0"))
+        path = self.put("demo.status", b"depricated use x")
+        self.put("nobody.status", b"archived")
+        self.put("sub/demo.status", b"archived")
+        app = self.make_app()
+        found = self.found(app)
+        self.assertEqual({"demo.status", "nobody.status", "sub/demo.status"},
+                         set(found))
+        kind, reason = found["demo.status"]
+        self.assertEqual("misspelled", kind)
+        self.assertIn("not 'depricated'", reason)
+        self.assertEqual(
+            ("orphaned", "there is no archive of a project nobody"),
+            found["nobody.status"])
+        self.assertEqual("shadowed", found["sub/demo.status"][0])
+        with open(path, "w") as file:  # in place
+            file.write("deprecated use x")
+        wait_for(lambda: "demo.status" not in self.found(app), "corrected")
+
+    def test_status_that_leads_to_a_secret(self):
+        """Its first word is nobody's business."""
+        secret = os.path.join(self.folder, "htpasswd")
+        with open(secret, "w") as file:
+            file.write("joe:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n")
+        self.put("demo-1.0-py3-none-any.whl", archives.wheel("demo", "1.0"))
+        os.symlink(secret, os.path.join(self.root, "demo.status"))
+        app = self.make_app(password_file=secret)
+        entry, = self.entries(app)
+        self.assertEqual("unusable", entry["kind"])
+        self.assertNotIn("joe", str(entry))
+
+    def test_quarantined_projects(self):
+        for version in "1.0", "2.0":
+            self.put("demo-%s-py3-none-any.whl" % version,
+                     archives.wheel("demo", version))
+        self.put("demo-3.0-py3-none-any.whl", b"broken")
+        self.put("demo.status", b"quarantined it is evil")
+        app = self.make_app()
+        app.warmer.start()
+        reason = "its project is in quarantine: it is evil"
+        wait_for(lambda: "broken" in str(self.found(app)), "it is read")
+        found = self.found(app)
+        self.assertEqual("broken", found["demo-3.0-py3-none-any.whl"][0])
+        for version in "1.0", "2.0":
+            self.assertEqual(
+                ("quarantined", reason),
+                found["demo-%s-py3-none-any.whl" % version])
+
+    def test_what_is_no_file(self):
+        os.mkdir(os.path.join(self.root, "folder"))
+        for name, target in (("a-1.0.zip", "nowhere"), ("link", "folder"),
+                             ("b-1.0.zip", ".hidden")):
+            os.symlink(target, os.path.join(self.root, name))
+        self.put(".hidden")
+        found = self.found(self.make_app())
+        for name, reason in (
+                ("a-1.0.zip", "it is no file; links are followed to files "
+                 "only"), ("b-1.0.zip", "it is a link to something hidden"),
+                ("link", "it is no file; links are followed to files only")):
+            self.assertEqual(("unusable", reason), found.pop(name))
+        self.assertEqual({}, found)
+
+    def test_several_directories(self):
+        """Which one it is can be told, and not where it lies."""
+        roots = [os.path.join(self.folder, *parts) for parts in (
+            ("one",), ("x", "two"), ("y", "two"))]
+        for root in roots:
+            os.makedirs(root)
+            self.put("notes.txt", root=root)
+            self.put("demo-1.0-py3-none-any.whl", archives.wheel(
+                "demo", "1.0"), root)
+        app = self.make_app(*roots)
+        self.assertEqual(
+            {("notes.txt", label) for label in
+             ("one", "two (directory 2)", "two (directory 3)")}
+            | {("demo-1.0-py3-none-any.whl", label) for label in
+               ("two (directory 2)", "two (directory 3)")},
+            {(entry["file"], entry["directory"])
+             for entry in self.entries(app)})
+        page = call(app, "GET", "/withheld/", {"Accept": "text/html"}
+                    ).body.decode()
+        self.assertNotIn(self.folder, page)
+        text = Parsed(page).text
+        self.assertIn("notes.txt unrecognized in two (directory 3)", text)
+        self.assertIn("comes first: demo-1.0-py3-none-any.whl in one.", text)
+        single = self.entries(self.make_app(roots[0]))
+        self.assertEqual([""], [entry["directory"] for entry in single])
 
 
 class TestMany(DirectoryTestCase):
