@@ -1940,14 +1940,6 @@ def versions_of(files: Iterable[File]) -> List[str]:
     return list(found.values())
 
 
-def archives_html(locations: Iterable[str], packages: str = "") -> Page:
-    """Render the list of all archives, for people and --find-links."""
-    return html_page(HTML, "Packages", "".join(
-        anchor(packages + quote(location), location.rpartition("/")[2])
-        + "<br>\n" for location in locations)
-        + f"<p>{anchor('../withheld/', 'What is not served, and why')}</p>\n")
-
-
 # Keys of "info" in legacy JSON, and the metadata fields that they show:
 # https://docs.pypi.org/api/json/
 INFO_TEXTS = tuple((name.replace("-", "_"), name) for name in (
@@ -2624,13 +2616,13 @@ def people_page(place: Place, title: str, *content: str, here: str = ""
     """
     menu = [tag("a", text, href=place.up + path, **(
         {"aria_current": "page"} if path == here else {}))
-        for path, text in (("search/", "Projects"), ("simple/", "Simple API"),
+        for path, text in (("search/", "Projects"),
                            ("withheld/", "Not served"))]
     brand = tag("a", tag("img", src=place.up + "-/icon.svg", alt="",
                          width="24", height="24"),
                 "Package index", href=place.up or "./", class_="brand")
-    search = "" if here in ("home", "search/") or place.is_static \
-        else searching(place)
+    search = "" if here in ("home", "search/", "packages/") \
+        or place.is_static else searching(place)
     return make_page(HTML, join(
         Html("<!DOCTYPE html>\n"), tag(
             "html", tag(
@@ -2651,7 +2643,10 @@ def people_page(place: Place, title: str, *content: str, here: str = ""
                 tag("main", *content, id="main"), "\n",
                 tag("footer", tag("span", f"pypi_server {__version__}"),
                     tag("span", "Index URL: ", tag(
-                        "code", place.base + "simple/")))),
+                        "a", tag("code", place.base + "simple/"),
+                        href=place.up + "simple/")),
+                    tag("span", tag("a", "All files on one page",
+                                    href=place.up + "packages/")))),
             lang="en"), "\n").encode("utf-8", "replace"))
 
 
@@ -2916,6 +2911,21 @@ def withheld_json(ignored: Sequence[Ignored], read: int, projects: int
         "projects": projects, "projects_read": read,
         "files": [dict(entry._asdict(), remedy=REMEDIES[entry.kind])
                   for entry in ignored]})
+
+
+def archives_page(place: Place, locations: Iterable[str]) -> Page:
+    """Render all archives on one page, for --find-links and for people."""
+    links = "".join(
+        anchor(place.packages + quote(location), location.rpartition("/")[2])
+        + "<br>\n" for location in locations)
+    return people_page(
+        place, "Packages", tag("h1", "All files"),
+        tag("p", "For ", tag("code", "--find-links"), ", on one page. Not "
+            "all is here: see ", tag("a", "what is not served, and why",
+                                     href=place.up + "withheld/"), ".",
+            class_="lead soft"),
+        tag("p", Html(links)) if links else tag("p", "There is none yet."),
+        here="packages/")
 
 
 # What may help against an error, by its status.
@@ -6217,6 +6227,7 @@ def archives(app: App, request: Request) -> Response:
     """
     snapshot = app.directories.index()
     now = time.monotonic()
+    place = place_of(request, app)
 
     def render() -> Page:
         locations = []
@@ -6224,11 +6235,11 @@ def archives(app: App, request: Request) -> Response:
             found = app.directories.project(name)
             locations += [file.archive.location
                           for file in (listed_files(found) if found else ())]
-        return archives_html(locations)
+        return archives_page(place, locations)
     return reply_page(request, kept_page(
-        app, ("archives",), (snapshot, now), render,
+        app, ("archives", place), (snapshot, now), render,
         lambda kept, new: kept[0] is new[0]
-        and new[1] - kept[1] < WARM_INTERVAL))
+        and new[1] - kept[1] < WARM_INTERVAL), FOR_PEOPLE)
 
 
 def check_offered(app: App, archive: Archive) -> None:
@@ -11243,11 +11254,16 @@ class Exporter:
         try:
             for path, accept, name in INDEX_PAGES:
                 self.page(name, path, accept)
-            page = archives_html(
-                (location for name in sorted(self.directories.held.projects)
-                 for location in (self.done[name][1] if name in self.done
-                                  else self.site.record(name).archives)),
-                self.config.packages_url)
+            base = self.config.server_base_url + "/"
+            place = Place(
+                "../", base if base.startswith("http") else NO_ADDRESS + base,
+                is_static=True, packages=self.config.packages_url)
+            page = archives_page(
+                place, (location for name in sorted(
+                    self.directories.held.projects)
+                        for location in (
+                            self.done[name][1] if name in self.done
+                            else self.site.record(name).archives)))
             self.site.write_page(
                 "packages/index.html", page.body, page.compressed)
         finally:

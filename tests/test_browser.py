@@ -25,7 +25,7 @@ WIDTHS = (360, 768, 1440)
 THEMES = ("light", "dark")
 PAGES = ("", "search/", "search/?q=numbers", "search/?page=2", "withheld/",
          "project/numbers-fast/", "project/numbers-fast/1.0/",
-         "project/report-tool/", "project/none/")
+         "project/report-tool/", "project/none/", "packages/")
 PYTHONS = {"1.0": (8, 9, 10), "1.1": (8, 9, 10, 11), "2.0": (10, 11, 12),
            "2.1": (10, 11, 12, 13), "2.2": (11, 12, 13, 14)}
 PLATFORMS = ("manylinux_2_17_x86_64", "manylinux_2_28_aarch64",

@@ -385,7 +385,8 @@ class PeopleTestCase(SharedTestCase):
 class TestPages(PeopleTestCase):
     PAGES = ("/", "/search/", "/search/?q=demo", "/withheld/",
              "/project/demo/", "/project/demo/1.0/", "/project/demo/1.5/",
-             "/project/old/", "/project/hidden/", "/project/broken/")
+             "/project/old/", "/project/hidden/", "/project/broken/",
+             "/packages/")
 
     def test_every_page(self):
         for target in self.PAGES:
