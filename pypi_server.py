@@ -2077,15 +2077,17 @@ STYLE = """\
   --back: #ffffff; --raised: #f5f7f9; --line: #d3dae1;
   --text: #1b2127; --soft: #55606b; --link: #0b5cad; --on-link: #ffffff;
   --good: #1a7f37; --half: #8a5a00; --bad: #b3261e; --mark: #fff4d6;
+  --shade: #0004;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --back: #10151a; --raised: #1a2129; --line: #36414c;
     --text: #e4e9ee; --soft: #a2adb8; --link: #7cbcff; --on-link: #10151a;
     --good: #46c35f; --half: #e0ab45; --bad: #ff9088; --mark: #3a3118;
+    --shade: #fff4;
   }
 }
-* { box-sizing: border-box; }
+*, ::before { box-sizing: border-box; }
 html { scroll-padding-top: 1rem; }
 body {
   margin: 0; background: var(--back); color: var(--text);
@@ -2137,7 +2139,7 @@ footer {
 .lead { font-size: 1.125rem; margin: .25rem 0 1.25rem; max-width: 46rem; }
 .soft { color: var(--soft); }
 .lead.soft { color: var(--soft); }
-form.search { display: flex; gap: .5rem; }
+form.search { display: flex; gap: .5rem; min-width: 0; }
 form.search input { flex: 1; min-width: 0; }
 main form.search { max-width: 46rem; font-size: 1.125rem;
   margin-top: 1rem; }
@@ -2173,6 +2175,7 @@ pre {
   border: 1px solid var(--line); background: var(--back);
 }
 .copy pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+.copy span { display: inline-block; max-width: 100%; }
 .copy + .copy { margin-top: .5rem; }
 .copy button {
   padding: .1rem .5rem; font-size: .8125rem; background: var(--raised);
@@ -2203,32 +2206,55 @@ pre {
 }
 .note p { margin: 0; }
 .pages { display: flex; flex-wrap: wrap; gap: 1.5rem; margin: 1rem 0; }
-.scroll { overflow-x: auto; }
+/* A shadow where there is more to the left or right. */
+.scroll {
+  overflow-x: auto; background-repeat: no-repeat;
+  background-image:
+    linear-gradient(to right, var(--back) 40%, transparent),
+    linear-gradient(to left, var(--back) 40%, transparent),
+    linear-gradient(to right, var(--shade), transparent),
+    linear-gradient(to left, var(--shade), transparent);
+  background-position: left, right, left, right;
+  background-size: 3rem 200%, 3rem 200%, 1rem 100%, 1rem 100%;
+  background-attachment: local, local, scroll, scroll;
+}
 .grid { border-collapse: separate; border-spacing: 2px;
   font-size: .8125rem; line-height: 1.2; }
 .grid th { font-weight: 600; text-align: left; padding: .1rem .75rem .1rem 0;
   white-space: nowrap; }
-.grid thead th { color: var(--soft); padding: .1rem .15rem; }
-.grid thead tr:last-child th[scope=col] {
-  writing-mode: vertical-rl; transform: rotate(180deg); padding: 0;
-  text-align: left; vertical-align: bottom; width: 1.1rem;
-  line-height: 1.1rem; font-weight: 400;
+.grid thead th { color: var(--soft); padding: .1rem; vertical-align: bottom;
+  white-space: normal; overflow-wrap: normal; }
+.grid thead tr + tr th {
+  writing-mode: vertical-rl; padding: .1rem 0; text-align: right;
+  line-height: 1.1rem; font-weight: 400; white-space: nowrap;
 }
-.grid tbody th { position: sticky; left: 0; background: var(--back); }
+.grid tbody th { position: sticky; left: 0; background: var(--back);
+  z-index: 1; }
 .grid [aria-current] { color: var(--text); text-decoration: none; }
 .grid .yanked a { text-decoration: line-through; }
-.grid td, .key i {
-  width: 1.1rem; min-width: 1.1rem; height: 1.1rem; padding: 0;
-  border-radius: 3px; color: transparent; overflow: hidden; font-size: 1px;
+.grid td { padding: 0; color: transparent; font-size: 1px; line-height: 0; }
+.grid td::before, .key i {
+  content: ""; display: block; width: 1.1rem; height: 1.1rem;
+  border-radius: 3px;
 }
-.grid .first { border-left: .6rem solid transparent; min-width: 1.7rem;
-  background-clip: padding-box; }
-.w { background: var(--good); }
-.s { box-shadow: inset 0 0 0 3px var(--half); }
-.n { box-shadow: inset 0 0 0 1px var(--line); }
+.grid thead td::before { display: none; }
+.grid .first, .grid thead tr th.first { padding-left: .6rem; }
+.grid .w::before, .key .w { background: var(--good); }
+.grid .s::before, .key .s { border: 3px solid var(--half); }
+.grid .e::before, .key .e { border: 3px double var(--soft); }
+.grid .n::before, .key .n { border: 1px solid var(--line); }
+@media (forced-colors: active) {
+  .grid td::before, .key i { forced-color-adjust: none; }
+  .grid .w::before, .key .w { background: CanvasText; }
+  .grid td:not(.n)::before, .key i:not(.n) { border-color: CanvasText; }
+  .grid .n::before, .key .n { border-color: GrayText; }
+}
 .key { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem;
   color: var(--soft); font-size: .875rem; margin: .5rem 0; }
 .key span { display: inline-flex; align-items: center; gap: .4rem; }
+.paper { display: none; }
+.jump { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; }
+summary { cursor: pointer; padding: .25rem 0; }
 .columns { display: grid; gap: 0 2.5rem; }
 .columns > * { min-width: 0; }
 @media (min-width: 60rem) {
@@ -2259,14 +2285,21 @@ progress { width: 10rem; max-width: 100%; accent-color: var(--link); }
     --back: #fff; --raised: #fff; --text: #000; --soft: #333;
     --link: #000; --line: #999;
   }
-  header, footer, form.search, .skip, .pages, .copy button, #upload,
+  header, footer, form.search, .skip, .pages, .jump, .copy button, #upload,
   #upload-title { display: none; }
+  .paper { display: block; }
   main { padding: 0; max-width: none; }
   .rows li, pre { break-inside: avoid; }
   .cards { columns: 2; }
   .card { padding: .5rem .75rem; }
   .copy pre { padding: .4rem .6rem; }
-  .w, .s { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  .scroll { overflow: visible; background: none; }
+  .grid { border-spacing: 1px; }
+  .grid td::before { width: .6rem; height: .6rem; }
+  .grid thead tr + tr th { line-height: .6rem; font-size: .6rem; }
+  .grid td::before, .key i {
+    print-color-adjust: exact; -webkit-print-color-adjust: exact;
+  }
 }
 """
 
@@ -2426,8 +2459,10 @@ ROWS = 50                      # entries of a list on one page
 DESCRIPTION_LIMIT = 64 * 1024  # characters; the median on PyPI is 3,000
 WORDS_LIMIT = 300               # characters of a summary, an author, ...
 LIST_LIMIT = 300               # files, dependencies, classifiers
+FILES_OPEN = 10                # of a release; more of them are folded
 GRID_PYTHONS = 24              # columns of the grid, at the most ...
 GRID_PLATFORMS = 12            # ... for each of so many platforms
+GRID_PAPER = 50                # columns that fit on a page of paper
 # Stands for the address of a site that does not know its own.
 NO_ADDRESS = "https://HOST"
 # As far as Markdown goes on without it: no brackets, no stop at the end.
@@ -2591,9 +2626,14 @@ def outside(url: str, text: str = "") -> Html:
 
 
 def copyable(text: str, label: str) -> Html:
-    """Render a block with a button that copies it, where script runs."""
-    return tag("div", tag("pre", tag("code", text)), class_="copy",
-               data_label=label)
+    """Render a block with a button that copies it, where script runs.
+
+    Words with hyphens, at which browsers would break lines, are kept whole.
+    """
+    words = re.split(r"([^\s-]*-\S*)", text)
+    return tag("div", tag("pre", tag("code", *(
+        tag("span", word) if at % 2 else word
+        for at, word in enumerate(words)))), class_="copy", data_label=label)
 
 
 def searching(place: Place, query: str = "", **attributes: Union[str, bool]
@@ -2982,7 +3022,12 @@ ARCHITECTURES = {
 CLAUSE = re.compile(
     r"\s*(>=|<=|>|<|===|==|!=|~=)\s*v?(\d+(?:\.\d+)*)(\.\*)?[^,]*")
 CLASSIFIED = re.compile(r"Programming Language :: Python :: (\d+)\.(\d+)")
-CELLS = {"w": "wheel", "s": "sdist", "n": "nothing"}
+EGG_PYTHON = re.compile(r".*-py(\d)\.(\d+)(?:-.*)?\.\w+")
+# What the grid shows where several fit: the first of them.
+CELLS = {"w": "wheel", "s": "sdist", "e": "egg", "n": "nothing"}
+# The newest CPython, when this was written; wheels and classifiers may name
+# newer ones.
+NEWEST_PYTHON = (3, 14)
 
 
 class Python(NamedTuple):
@@ -3087,28 +3132,54 @@ def platform_order(platform: str) -> Tuple[int, str]:
             "" if machine == "x86-64" else platform)
 
 
-class Wheel(NamedTuple):
-    """Where a wheel runs."""
+class Build(NamedTuple):
+    """What a file is, and where it runs."""
 
-    pythons: Tuple[Python, ...]
-    is_stable: bool  # it uses the stable ABI only, abi3
-    platforms: FrozenSet[str]
-
-
-def wheel_of(file: File) -> Wheel:
-    pythons, abis, platforms = wheel_tags(file.archive.filename)
-    return Wheel(
-        tuple(filter(None, (python_of(text, abis) for text in pythons))),
-        "abi3" in abis,
-        frozenset(name for platform in platforms
-                  for name in platforms_of(platform)))
+    cell: str          # a key of CELLS
+    pythons: Optional[Tuple[Python, ...]]  # None for any
+    is_stable: bool    # it uses the stable ABI only, abi3
+    platforms: FrozenSet[str]  # see platforms_of()
 
 
-def grid_pythons(wheels: Iterable[Wheel], classifiers: Iterable[str]
+SOURCE = Build("s", None, False, frozenset([""]))
+
+
+@functools.lru_cache(maxsize=4096)
+def build_of_wheel(tags: str) -> Build:
+    """Return what a wheel is, by the end of its filename."""
+    pythons, abis, platforms = wheel_tags(tags)
+    return Build(
+        "w", tuple(filter(None, (python_of(text, abis) for text in pythons))),
+        "abi3" in abis, frozenset(name for platform in platforms
+                                  for name in platforms_of(platform)))
+
+
+def build_of(archive: Archive) -> Build:
+    """Return what an archive is.
+
+    Eggs and the installers of old setuptools are all called eggs; what they
+    have in common is that pip installs none of them.
+    """
+    if archive.filetype == "sdist":
+        return SOURCE
+    if archive.filetype == "bdist_wheel":
+        return build_of_wheel("-".join(archive.filename.split("-")[-3:]))
+    found = EGG_PYTHON.fullmatch(archive.filename)
+    return SOURCE._replace(cell="e", pythons=(Python(
+        "cp", (int(found.group(1)), int(found.group(2)))),)
+        if found else None)
+
+
+def grid_pythons(files: Sequence[File], classifiers: Iterable[str]
                  ) -> List[Python]:
-    """Return the columns: what wheels or classifiers name, oldest first."""
-    every = {(python, wheel.is_stable)
-             for wheel in wheels for python in wheel.pythons}
+    """Return the columns, oldest first.
+
+    They are what wheels, eggs or classifiers name; where those name none,
+    what releases require tells from where on there is a difference.
+    """
+    every = {(python, build.is_stable)
+             for build in (build_of(file.archive) for file in files)
+             for python in build.pythons or ()}
     found = {python for python, is_stable in every
              if python.kind != "py" and len(python.version) > 1}
     for text in classifiers:
@@ -3122,33 +3193,51 @@ def grid_pythons(wheels: Iterable[Wheel], classifiers: Iterable[str]
             found.update(Python("cp", (last[0], minor)) for minor in
                          range(python.version[-1], last[-1]))
     if not found:
-        found = {Python("py", python.version[:1]) for python, _ in every}
-    return sorted(found, key=lambda python: (
-        python.kind != "cp", python.kind, python.version, python.abi)
-                  )[-GRID_PYTHONS:]
+        found = required_pythons({
+            file.facts.requires_python for file in files}) or {
+                Python("py", python.version[:1]) for python, _ in every}
+    return sorted(found, key=python_order)
+
+
+def python_order(python: Python) -> Tuple[Any, ...]:
+    return (python.kind != "cp", *python)
+
+
+def required_pythons(specifiers: Iterable[str]) -> Set[Python]:
+    """Return all CPythons from the oldest that a specifier begins with."""
+    major, last = NEWEST_PYTHON
+    begins = [next((minor for minor in range(last + 1)
+                    if fits(text, (major, minor))), 0)
+              for text in specifiers]
+    oldest = min(filter(None, begins), default=last + 1)
+    return {Python("cp", (major, minor))
+            for minor in range(oldest, last + 1)}
 
 
 def release_cells(files: Sequence[File], pythons: Sequence[Python],
                   platforms: Sequence[str]) -> List[str]:
     """Return the cells of a release, keys of CELLS, platform by platform."""
-    built: Dict[str, Set[Python]] = {}  # by platform
-    source: Set[Python] = set()
+    covered: Dict[Tuple[Any, ...], Set[Python]] = {}
+    found: Dict[Tuple[str, str], Set[Python]] = {}  # by cell and platform
     for file in files:
-        fitting = {column for column in pythons if fits(
-            file.facts.requires_python, column.version)}
-        if file.archive.filetype == "sdist":
-            source |= fitting
-        elif file.archive.filetype == "bdist_wheel":
-            wheel = wheel_of(file)
-            covered = {column for column in fitting if any(
-                runs(python, wheel.is_stable, column)
-                for python in wheel.pythons)}
-            for platform in wheel.platforms:
-                built.setdefault(platform, set()).update(covered)
-    anywhere = built.get("", set())
-    return ["w" if column in anywhere or column in built.get(platform, ())
-            else "s" if column in source else "n"
-            for platform in platforms for column in pythons]
+        build = build_of(file.archive)
+        key = build[:3], file.facts.requires_python
+        if key not in covered:
+            covered[key] = {column for column in pythons if fits(
+                file.facts.requires_python, column.version) and (
+                    build.pythons is None or any(
+                        runs(python, build.is_stable, column)
+                        for python in build.pythons))}
+        for platform in build.platforms:
+            found.setdefault((build.cell, platform), set()).update(
+                covered[key])
+    cells: List[str] = []
+    for platform in platforms:
+        there = [(cell, found.get((cell, ""), set())
+                  | found.get((cell, platform), set())) for cell in CELLS]
+        cells += [next((cell for cell, columns in there
+                        if column in columns), "n") for column in pythons]
+    return cells
 
 
 def releases_of(files: Sequence[File]) -> List[Tuple[str, List[File]]]:
@@ -3164,42 +3253,67 @@ def release_grid(place: Place, name: str, shown: str,
                  releases: Sequence[Tuple[str, List[File]]],
                  classifiers: Sequence[str]) -> Html:
     """Render where wheels exist, where only an sdist, where nothing."""
-    wheels = [wheel_of(file) for _, files in releases for file in files
-              if file.archive.filetype == "bdist_wheel"]
-    pythons = grid_pythons(wheels, classifiers) or [Python("py", (3,))]
+    shown_files = [file for _, files in releases for file in files]
+    pythons = grid_pythons(shown_files, classifiers) or [Python("py", (3,))]
     platforms = sorted(
-        {platform for wheel in wheels for platform in wheel.platforms} - {""},
-        key=platform_order)[:GRID_PLATFORMS] or [""]
+        {platform for file in shown_files
+         for platform in build_of(file.archive).platforms} - {""},
+        key=platform_order) or [""]
+    notes = list(grid_notes(pythons, platforms))
+    pythons, platforms = pythons[-GRID_PYTHONS:], platforms[:GRID_PLATFORMS]
     groups = [tag("th", platform or "any platform", scope="colgroup",
                   class_="first", colspan=str(len(pythons)))
               for platform in platforms]
     heads = [tag("th", python.label, scope="col", class_="first" * (not at))
              for at, python in enumerate(pythons)]
-    rows = []
+    rows, kinds = [], set()
     for version, files in releases:
-        current: Dict[str, Union[str, bool]] = {
-            "aria_current": "page"} if version == shown else {}
-        yanked = all(file.yanked is not None for file in files)
-        link = tag("a", version, href=release_url(place, name, version),
-                   **current)
-        rows.append(tag("tr", tag(
-            "th", link if is_file_name(version) or not place.is_static
-            else version, scope="row",
-            class_="yanked" if yanked else "release"), *(
-                Html('<td class="%s">%s</td>' % (
-                    cell + " first" * (at % len(pythons) == 0), CELLS[cell]))
-                for at, cell in enumerate(
-                    release_cells(files, pythons, platforms)))))
+        cells = release_cells(files, pythons, platforms)
+        kinds.update(cells)
+        rows.append(tag("tr", release_head(place, name, version, files,
+                                           version == shown), *(
+            Html('<td class="%s">%s</td>' % (
+                cell + " first" * (at % len(pythons) == 0), CELLS[cell]))
+            for at, cell in enumerate(cells))))
     key = tag("p", *(tag("span", tag("i", class_=cell), text)
-                     for cell, text in (("w", "wheel"), ("s", "sdist only"),
-                                        ("n", "nothing"))), class_="key")
+                     for cell, text in (
+                         ("w", "wheel"), ("s", "sdist only"),
+                         ("e", "egg or installer"), ("n", "nothing"))
+                     if cell != "e" or "e" in kinds), class_="key")
     return join(tag("div", tag(
         "table", tag("caption", "Releases by platform and Python version",
                      class_="hidden"),
         tag("thead", tag("tr", tag("td"), *groups),
             tag("tr", tag("td"), *heads * len(platforms))),
         tag("tbody", *rows), class_="grid"), class_="scroll", tabindex="0",
-        role="region", aria_label="Releases"), key)
+        role="region", aria_label="Releases"), key, *notes)
+
+
+def release_head(place: Place, name: str, version: str,
+                 files: Sequence[File], is_shown: bool) -> Html:
+    """Render the head of a row of the grid."""
+    current: Dict[str, Union[str, bool]] = {
+        "aria_current": "page"} if is_shown else {}
+    link = tag("a", version, href=release_url(place, name, version),
+               **current)
+    yanked = all(file.yanked is not None for file in files)
+    return tag("th", link if is_file_name(version) or not place.is_static
+               else version, scope="row",
+               class_="yanked" if yanked else "release")
+
+
+def grid_notes(pythons: Sequence[Python], platforms: Sequence[str]
+               ) -> Iterator[Html]:
+    """Say what there is no room for in the grid."""
+    left_out = [count_text(count, text) for count, text in (
+        (len(pythons) - GRID_PYTHONS, "older Python"),
+        (len(platforms) - GRID_PLATFORMS, "more platform")) if count > 0]
+    if left_out:
+        yield tag("p", f"Not shown: {' and '.join(left_out)}.",
+                  class_="soft")
+    if len(pythons) * len(platforms) > GRID_PAPER:
+        yield tag("p", "Not all of the grid fits on paper.",
+                  class_="paper soft")
 
 
 def is_file_name(version: str) -> bool:
@@ -3213,6 +3327,36 @@ def is_file_name(version: str) -> bool:
 
 def release_url(place: Place, name: str, version: str) -> str:
     return f"{place.up}project/{quote(name)}/{quote(version, safe='')}/"
+
+
+def file_order(file: File) -> Tuple[Any, ...]:
+    """Return the place of a file among those of its release.
+
+    Sdists come first, then wheels for any platform, by Python.
+    """
+    build = build_of(file.archive)
+    return (list("swe").index(build.cell),
+            [python_order(python) for python in build.pythons or ()],
+            sorted(map(platform_order, build.platforms)),
+            file.archive.filename)
+
+
+def files_part(place: Place, project: str, version: str,
+               files: Sequence[File]) -> Html:
+    """Render the files of a release; folded where they are many."""
+    rows = tag("ul", *(file_row(place, file) for file in sorted(
+        files, key=file_order)[:LIST_LIMIT]), class_="rows")
+    if len(files) > FILES_OPEN:
+        size = sum(file.identity.size for file in files)
+        rows = tag("details", tag(
+            "summary", f"{len(files):,} files, {size_text(size)} in all"),
+            rows)
+    content = [tag("h2", f"Files of {version}", id="files"), rows]
+    if len(files) > LIST_LIMIT:
+        content.append(tag("p", tag(
+            "a", f"All {len(files):,} files",
+            href=f"{place.up}simple/{quote(project)}/")))
+    return join(*content)
 
 
 def file_row(place: Place, file: File) -> Html:
@@ -3301,7 +3445,8 @@ def aside(place: Place, metadata: Mapping[str, List[str]],
                 "classifier", [])[:LIST_LIMIT]])):
         if items:
             parts += [tag("h2", title), tag("ul", *items, class_="plain")]
-    return tag("aside", *parts, aria_label="About this release")
+    return tag("aside", *parts, aria_label="About this release",
+               id="about") if parts else Html("")
 
 
 def status_note(project: Project) -> Html:
@@ -3311,10 +3456,10 @@ def status_note(project: Project) -> Html:
         "archived": "no further releases are expected",
         "deprecated": "use something else instead",
         "quarantined": "it may be harmful; nothing of it is offered"}
-    reason = f" {project.reason}" if project.reason else ""
+    reason = " " + sentence(project.reason) if project.reason else ""
     return tag("div", tag("p", tag("strong", f"This project is "
                                    f"{project.status}"),
-                          f": {meanings[project.status]}.{reason}"),
+                          f": {meanings[project.status]}.", reason),
                class_="note")
 
 
@@ -3337,35 +3482,36 @@ def project_page(place: Place, project: Project, version: str,
         tag("h1", title, " ", tag("span", version, class_="soft")),
         tag("p", first(metadata, "summary")[:WORDS_LIMIT], class_="lead"),
         status_note(project)]
+    left = description(metadata)
+    right = aside(place, metadata, hosted)
     if files:
         is_latest = page is not None and version == normalize_version(
             latest_version(listed_files(project)))
-        content.append(copyable(install_command(
+        content += [copyable(install_command(
             place, project.name + ("" if is_latest else f"=={version}")),
-            "command"))
+            "command"), contents(left, right)]
         content += [tag("p", tag("a", "All releases", href="../"))] \
             if page is None else release_part(
                 place, project.name, version, releases, page,
                 metadata.get("classifier", ()))
-    left = []
-    if files:
-        left += [tag("h2", f"Files of {version}"),
-                 tag("ul", *(file_row(place, file) for file in
-                             files[:-LIST_LIMIT - 1:-1]), class_="rows")]
-    if len(files) > LIST_LIMIT:
-        left.append(tag("p", tag(
-            "a", f"All {len(files):,} files", href=f"{place.up}simple/"
-            f"{quote(project.name)}/")))
+        left.insert(0, files_part(place, project.name, version, files))
     if project.withheld and page is not None:
-        left.append(tag("p", count_text(len(project.withheld), "file"),
-                        " of this project not served: ",
-                        tag("a", "see why", href=place.up + "withheld/"),
-                        class_="half"))
-    left += description(metadata)
+        left.insert(1, tag(
+            "p", count_text(len(project.withheld), "file"), " of this "
+            "project not served: ", tag(
+                "a", "see why", href=place.up + "withheld/"), class_="half"))
     return people_page(
         place, f"{title} {version}", *content, tag(
-            "div", tag("div", *left), aside(place, metadata, hosted),
-            class_="columns"), upload_form(place))
+            "div", tag("div", *left), right, class_="columns"),
+        upload_form(place))
+
+
+def contents(left: Sequence[Html], right: Html) -> Html:
+    """Render the way to the parts of a long page."""
+    return tag("p", *(part for title, there in (
+        ("Files", True), ("Description", bool(left)), ("About", bool(right)))
+        if there for part in (
+            tag("a", title, href="#" + title.lower()), " ")), class_="jump")
 
 
 def release_part(place: Place, name: str, version: str,
@@ -3395,7 +3541,7 @@ def description(metadata: Mapping[str, List[str]]) -> List[Html]:
         metadata.get("description", [""])[0])).strip()
     if not text or text == "UNKNOWN":
         return []
-    content = [tag("h2", "Description"),
+    content = [tag("h2", "Description", id="description"),
                tag("pre", link_text(text[:DESCRIPTION_LIMIT]),
                    class_="description")]
     if len(text) > DESCRIPTION_LIMIT:
@@ -5423,13 +5569,13 @@ class Lists:
         """Yield status files without effect: (path, kind, reason)."""
         labels = directory_labels(self.directories.roots)
         for project, entries in sorted(snapshot.statuses.items()):
-            for place, path in entries[1:]:
-                label = labels[self.directories.roots[entries[0][0]]]
-                yield (path, "shadowed", "another status of the project comes "
-                       "first" + f", in {label}" * bool(label))
-            for _, path in entries[:1]:
+            for at, (_, path) in enumerate(entries):
                 identity = self.directories.companion(path)
-                if project not in snapshot.projects:
+                if at:
+                    label = labels[self.directories.roots[entries[0][0]]]
+                    yield (path, "shadowed", "another status of the project "
+                           "comes first" + f", in {label}" * bool(label))
+                elif project not in snapshot.projects:
                     yield (path, "orphaned", "there is no archive of a "
                            f"project {project}")
                 elif identity is None:
@@ -5451,7 +5597,7 @@ def directory_labels(roots: Sequence[str]) -> Dict[str, str]:
     {'/a': ''}
     """
     if len(roots) == 1:
-        return {root: "" for root in roots}
+        return dict.fromkeys(roots, "")
     names = [root.rpartition("/")[2] for root in roots]
     return {root: name + f" (directory {place})" * (names.count(name) > 1)
             for place, (root, name) in enumerate(zip(roots, names), 1)}

@@ -21,7 +21,7 @@ from tests.helpers import HERE, ServerProcess, wait_for
 from tests.test_people import core, with_metadata
 
 SCREENSHOTS = os.path.join(HERE, "screenshots")
-WIDTHS = (360, 768, 1440)
+WIDTHS = (320, 400, 768, 1440)
 THEMES = ("light", "dark")
 PAGES = ("", "search/", "search/?q=numbers", "search/?page=2", "withheld/",
          "project/numbers-fast/", "project/numbers-fast/1.0/",
@@ -202,6 +202,54 @@ class TestLook(BrowserTestCase):
             "each.offsetParent !== null).map((each) => each.localName)")
         self.page.cdp("Emulation.setEmulatedMedia", media="")
         self.assertEqual({"pre"}, set(shown))
+
+    def squares(self, **media):
+        """Return [what a cell says, its size, its ink] of the grid."""
+        self.page.cdp("Emulation.setEmulatedMedia", **media)
+        self.addCleanup(self.page.cdp, "Emulation.setEmulatedMedia",
+                        media="", features=[])
+        return self.page.run("""
+            return Array.from(document.querySelectorAll(".grid tbody td"),
+                (cell) => {
+                    const look = getComputedStyle(cell, "::before");
+                    return [cell.textContent, look.width + look.height,
+                            look.backgroundColor + look.borderTopWidth];
+                });""")
+
+    def test_grid(self):
+        """Its squares are all of one size, in every mode; and they differ."""
+        self.go("project/numbers-fast/")
+        for media in ({}, {"media": "print"}, {"features": [
+                {"name": "forced-colors", "value": "active"}]}):
+            with self.subTest(media):
+                squares = self.squares(**media)
+                self.assertEqual(
+                    {"wheel", "sdist", "nothing"},
+                    {text for text, *_ in squares})
+                self.assertEqual(1, len({size for _, size, _ in squares}))
+                self.assertEqual(3, len({
+                    (text, ink) for text, _, ink in squares}))
+                self.assertEqual(3, len({ink for *_, ink in squares}))
+
+    def test_grid_fits_on_paper(self):
+        self.go("project/numbers-fast/")
+        self.page.resize(718)  # A4 with margins of 1 cm
+        self.page.cdp("Emulation.setEmulatedMedia", media="print")
+        self.addCleanup(self.page.cdp, "Emulation.setEmulatedMedia", media="")
+        self.assertLessEqual(self.page.run(
+            "return document.querySelector('.grid').offsetWidth"), 718)
+
+    def test_commands_break_at_spaces_only(self):
+        """What is copied by eye has its options whole."""
+        self.go("")
+        for width in WIDTHS[:2]:
+            self.page.resize(width)
+            self.assertEqual([], self.page.run("""
+                return Array.from(document.querySelectorAll(".copy span"))
+                    .filter((word) => word.getClientRects().length > 1
+                            || word.offsetHeight > 30)
+                    .map((word) => word.textContent)
+                    .filter((word) => word.length < 24);"""))
 
     def test_headings_are_in_order(self):
         for path in PAGES:

@@ -13,9 +13,9 @@ from urllib.parse import urljoin
 
 import pypi_server
 from pypi_server import (
-    CELLS, HTML, Html, Place, Python, fits, join, link_text, platforms_of,
-    rank_all, release_cells, release_grid, releases_of, size_text, tag,
-    wheel_of,
+    CELLS, HTML, Html, Place, Python, build_of, fits, join, link_text,
+    platforms_of, rank_all, release_cells, release_grid, releases_of,
+    size_text, tag,
 )
 from tests import archives, forms
 from tests.helpers import (
@@ -182,7 +182,10 @@ class TestGrid(unittest.TestCase):
                 (("a-1-pp310-pypy310_pp73-linux_x86_64.whl",), "nn"),
                 (("a-1-cp310-cp310-linux_x86_64.whl", "a-1.tar.gz"), "sw"),
                 (("a-1.zip",), "ss"), ((), "nn"),
-                (("a-1-py3.9.egg",), "nn"),
+                (("a-1-py3.9.egg",), "en"),
+                (("a-1-py3.10-linux-x86_64.egg",), "ne"),
+                (("a-1.win32-py3.9.exe",), "en"),
+                (("a-1-py3.9.egg", "a-1.tar.gz"), "ss"),
                 (("a-1-cp310-cp310t-linux_x86_64.whl",), "nn")):
             with self.subTest(names):
                 self.assertEqual(wanted, self.cells(
@@ -229,7 +232,7 @@ class TestGrid(unittest.TestCase):
                         version, platforms=["linux_x86_64"])))
             for name in names:
                 with self.subTest(name, minor=minor):
-                    wheel = wheel_of(file(name))
+                    wheel = build_of(file(name).archive)
                     wanted = any("%s-%s-linux_x86_64" % (python, abi)
                                  in supported for python, abi in (
                         (python, name.split("-")[3])
@@ -279,7 +282,40 @@ class TestGrid(unittest.TestCase):
         rows = text[text.index("1.10"):]
         self.assertIn("1.10 sdist sdist sdist", rows)
         self.assertIn("1.0 wheel wheel wheel", rows)
-        self.assertEqual({"wheel", "sdist", "nothing"}, set(CELLS.values()))
+        self.assertEqual({"wheel", "sdist", "egg", "nothing"},
+                         set(CELLS.values()))
+
+    def test_what_there_is_no_room_for(self):
+        text = self.grid(*(
+            "foo-1-cp3%d-cp3%d-linux_x%02d.whl" % (minor, minor, machine)
+            for minor in range(27) for machine in range(14))).text
+        self.assertIn("Not shown: 3 older Pythons and 2 more platforms.",
+                      text)
+        self.assertIn("Not all of the grid fits on paper.", text)
+        self.assertNotIn("Not shown", self.grid("foo-1.tar.gz").text)
+
+    def test_what_releases_require_makes_columns(self):
+        """Where no wheel is for a Python of its own."""
+        newest = ".".join(map(str, pypi_server.NEWEST_PYTHON))
+        for specifiers, first in (
+                ((">=3.8",), "3.8"), ((">=3.8", ">=3.10", ""), "3.8"),
+                ((">=3.8.1,<4",), "3.8"), (("~=3.11",), "3.11"),
+                (("<3.9",), None), ((">=3",), None), ((">=4",), None)):
+            with self.subTest(specifiers):
+                releases = releases_of([
+                    file("foo-%d.tar.gz" % number, requires_python=text)
+                    for number, text in enumerate(specifiers)])
+                found = Parsed(release_grid(
+                    Place("../../", "http://host/"), "foo", "1.0", releases,
+                    ())).texts
+                start = found.index("any platform") + 1
+                self.assertEqual(first or "Python 3", found[start])
+                self.assertEqual(bool(first), newest in found)
+
+    def test_eggs(self):
+        text = self.grid("foo-1-py2.7.egg").text
+        self.assertIn("any platform 2.7 1 egg", text)
+        self.assertIn("egg or installer", text)
 
     def test_hostile_tags(self):
         names = ["foo-1-%s-%s-%s.whl" % (tags, tags, tags) for tags in (
@@ -499,6 +535,18 @@ class TestPages(PeopleTestCase):
             self.assertEqual(302, answer.status)
             self.assertEqual(wanted, urljoin(
                 target, answer.headers["location"]))
+
+    def test_way_to_the_parts_of_the_page(self):
+        text = self.get("/project/demo/").text
+        self.assertIn("Files Description About", text)
+        links = [attributes["href"] for attributes, _ in anchors(self.body)]
+        ids = {attributes.get("id") for _, attributes
+               in Parsed(self.body.decode()).found}
+        for link in links:
+            if link.startswith("#"):
+                self.assertIn(link[1:], ids)
+        self.get("/project/old/")
+        self.assertNotIn(b"#description", self.body)
 
     def test_status(self):
         text = self.get("/project/old/").text
@@ -816,6 +864,36 @@ class TestWithheld(DirectoryTestCase):
         self.assertIn("comes first: demo-1.0-py3-none-any.whl in one.", text)
         single = self.entries(self.make_app(roots[0]))
         self.assertEqual([""], [entry["directory"] for entry in single])
+
+
+class TestFiles(unittest.TestCase):
+    def page(self, *names):
+        return Parsed(pypi_server.project_page(
+            Place("../../", "http://host/"), pypi_server.Project(
+                "foo", tuple(map(file, names)), "", "", ()),
+            "1", {}, set(), 0).body.decode())
+
+    def test_order(self):
+        """Sdists, then wheels by Python, 3.9 before 3.13."""
+        names = ["foo-1.tar.gz", "foo-1-cp39-cp39-manylinux1_x86_64.whl",
+                 "foo-1-cp39-cp39-win32.whl",
+                 "foo-1-cp313-cp313-manylinux1_x86_64.whl",
+                 "foo-1-pp39-pypy39_pp73-win32.whl", "foo-1-py3-none-any.whl",
+                 "foo-1-py3.9.egg"]
+        for given in names, names[::-1]:
+            texts = self.page(*given).texts
+            self.assertEqual(names, [text for text in texts
+                                     if text.startswith("foo-1")])
+
+    def test_many_are_folded(self):
+        for count, is_folded in ((10, False), (11, True)):
+            names = ["foo-1-cp39-cp39-linux_x%d.whl" % number
+                     for number in range(count)]
+            page = self.page(*names)
+            self.assertEqual(is_folded, "details" in [
+                name for name, _ in page.found])
+            self.assertEqual(is_folded, "11 files, 55 bytes in all"
+                             in page.text)
 
 
 class TestMany(DirectoryTestCase):
