@@ -2352,6 +2352,7 @@ if (input) {
   const results = one("#results");
   let timer = 0;
   let last = input.value;
+  input.setSelectionRange(last.length, last.length);
   const search = async () => {
     const text = input.value;
     if (text.trim() === last.trim()) {
@@ -2403,14 +2404,24 @@ if (form) {
     request.send(data);
   });
 
-  const upload = async (file) => {
+  const say = (said, isGood, text) => {
+    said.textContent = (isGood ? "\\u2713 " : "\\u2717 ") + text;
+    said.className = isGood ? "good" : "bad";
+  };
+
+  const show = (name) => {
     const row = make("li");
-    const name = make("p", file.name, {className: "name"});
+    const said = make("p", "waits", {className: "meta"});
+    row.append(make("p", name, {className: "name"}), said);
+    list.append(row);
+    return said;
+  };
+
+  const upload = async (file) => {
+    const said = show(file.name);
     const progress = make("progress", "", {value: 0});
     progress.setAttribute("aria-label", "Upload of " + file.name);
-    const said = make("p", "waits", {className: "meta"});
-    row.append(name, progress, said);
-    list.append(row);
+    said.before(progress);
     await waiting;
     // A small request first: the browser may have to ask who it is.
     let answer = await send({":action": "verify"}, {});
@@ -2420,8 +2431,7 @@ if (form) {
         {":action": "file_upload", content: file}, progress);
     }
     progress.remove();
-    said.textContent = (answer.ok ? "\\u2713 " : "\\u2717 ") + answer.text;
-    said.className = answer.ok ? "good" : "bad";
+    say(said, answer.ok, answer.text);
   };
 
   const take = (files) => {
@@ -2436,17 +2446,28 @@ if (form) {
     take(Array.from(input.files));
     form.reset();
   });
-  document.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    form.classList.add("over");
-  });
-  document.addEventListener("dragleave", () => {
+  // What is dragged may also be a link or a word: those are not ours.
+  const onFiles = (kind, react) => {
+    document.addEventListener(kind, (event) => {
+      if (event.dataTransfer.types.includes("Files")) {
+        event.preventDefault();
+        react(event.dataTransfer);
+      }
+    });
+  };
+  onFiles("dragover", () => { form.classList.add("over"); });
+  onFiles("dragleave", () => { form.classList.remove("over"); });
+  onFiles("drop", (data) => {
     form.classList.remove("over");
-  });
-  document.addEventListener("drop", (event) => {
-    event.preventDefault();
-    form.classList.remove("over");
-    take(Array.from(event.dataTransfer.files));
+    for (const item of Array.from(data.items)) {
+      const entry = item.webkitGetAsEntry();
+      if (entry && entry.isDirectory) {
+        say(show(entry.name), false,
+            "this is a folder; drop the files that are in it");
+      } else {
+        take([item.getAsFile()]);
+      }
+    }
     form.scrollIntoView();
   });
 }
@@ -2520,6 +2541,7 @@ class Brief(NamedTuple):
     size: int       # bytes of them
     newest: int     # mtime_ns of the newest file
     filename: str   # of that one
+    mark: str       # "yanked", or a status that people should see, or ""
     withheld: Tuple[Tuple[str, str], ...]  # see Project
 
 
@@ -2558,16 +2580,27 @@ REMEDIES = {
 
 def brief_of(project: Project, archives: Tuple[Archive, ...]) -> Brief:
     files = listed_files(project)
+    mark = "" if project.status == "active" else project.status
     if not files:
-        return Brief(archives, project.name, "", "", 0, 0, 0, "",
+        return Brief(archives, project.name, "", "", 0, 0, 0, "", mark,
                      project.withheld)
     newest = max(files, key=lambda file: file.identity.mtime_ns)
+    version = latest_version(files)
+    if not mark and all(file.yanked is not None for file in files):
+        mark = "yanked"
     return Brief(
-        archives, project.name, normalize_version(latest_version(files)),
-        next((file.facts.summary[:WORDS_LIMIT] for file in reversed(files)
-              if file.facts.summary), ""),
+        archives, project.name, normalize_version(version),
+        summary_of(files, version)[:WORDS_LIMIT],
         len(files), sum(file.identity.size for file in files),
-        newest.identity.mtime_ns, newest.archive.filename, project.withheld)
+        newest.identity.mtime_ns, newest.archive.filename, mark,
+        project.withheld)
+
+
+def summary_of(files: Sequence[File], version: str) -> str:
+    """Return the summary of a release, "" when none of its files has one."""
+    key = version_key(version)
+    return next((file.facts.summary for file in files if file.facts.summary
+                 and version_key(file.archive.version) == key), "")
 
 
 def size_text(size: int) -> str:
@@ -2717,7 +2750,7 @@ def home_page(place: Place, totals: Optional[Totals]) -> Page:
     """Render the home page.
 
     Args:
-        totals: None where only accounts may know.
+        totals: None where the reader has to log in for them.
     """
     content = [
         tag("h1", "Python packages"),
@@ -2733,6 +2766,10 @@ def home_page(place: Place, totals: Optional[Totals]) -> Page:
                                 ("in all", size_text(totals.size)))),
             class_="numbers"))
         content.append(reading_note(totals.read, totals.projects))
+    else:
+        content.append(tag("p", tag("a", "Log in", href="?login"), " to see "
+                           "the projects: your browser asks for your "
+                           "account."))
     content += [tag("h2", "Use this index"), *access_notes(place),
                 tag("div", *map(config_card, configurations(place)),
                     class_="cards")]
@@ -2762,6 +2799,9 @@ def brief_row(place: Place, brief: Brief, is_upload: bool = False) -> Html:
         href=f"{place.up}project/{quote(brief.name)}/")]
     if brief.version:
         head += [" ", tag("span", brief.version, class_="soft")]
+    if brief.mark:
+        head += [" ", tag("span", brief.mark, class_="badge " + (
+            "half" if brief.mark in ("archived", "deprecated") else "bad"))]
     lines = [tag("p", *head)]
     if brief.summary:
         lines.append(tag("p", brief.summary))
@@ -3386,6 +3426,16 @@ def file_row(place: Place, file: File) -> Html:
             class_="meta"))
 
 
+def required_name(requirement: str) -> str:
+    """Return the name that a requirement begins with (PEP 508).
+
+    >>> required_name("Zope.Interface[x]>=1; python_version < '4'")
+    'Zope.Interface'
+    """
+    found = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement)
+    return found.group() if found else ""
+
+
 def dependencies(place: Place, requirements: Sequence[str],
                  hosted: AbstractSet[str]) -> List[Html]:
     """Return a list item for each requirement, with where it leads."""
@@ -3393,13 +3443,11 @@ def dependencies(place: Place, requirements: Sequence[str],
         return [tag("li", requirement) for requirement in requirements]
     items = []
     for requirement in requirements:
-        found = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement)
-        name = found.group() if found else ""
-        rest = requirement[len(name):]
+        name = required_name(requirement)
         if normalize(name) in hosted:
             items.append(tag("li", tag(
                 "a", name, href=f"{place.up}project/"
-                f"{quote(normalize(name))}/"), rest))
+                f"{quote(normalize(name))}/"), requirement[len(name):]))
         else:
             items.append(tag("li", requirement, " ", tag(
                 "span", "not here", class_="badge half")))
@@ -5490,7 +5538,8 @@ class Lists:
         for name in known.keys() - snapshot.projects.keys():
             directories.briefs.pop(name, None)
         briefs = tuple(
-            known.get(name) or Brief(archives, name, "", "", 0, 0, 0, "", ())
+            known.get(name) or Brief(
+                archives, name, "", "", 0, 0, 0, "", "", ())
             for name, archives in sorted(snapshot.projects.items()))
         self.kept = Catalogue(snapshot, noted, briefs, Totals(
             len(briefs), len(known.keys() & snapshot.projects.keys()),
@@ -6216,7 +6265,7 @@ def home(app: App, request: Request) -> Response:
                 "PACKAGES": "packages/", "SIMPLE": "simple/"}
         ).encode("utf-8")))
     place = place_of(request, app)
-    totals = None if "list" in place.locked \
+    totals = None if "list" in place.locked and request.user == "-" \
         else app.lists.catalogue().totals
     return reply_page(request, home_page(place, totals), FOR_PEOPLE)
 
@@ -6301,16 +6350,22 @@ def project_for_people(app: App, request: Request, project: str,
     place = place_of(request, app)
     page = None if place.is_static and version \
         else page_number(query_values(request))
-    snapshot = app.directories.tree.snapshot
+    hosted = app.directories.tree.snapshot.projects
+    # Of other projects, the page only shows which dependencies are here.
+    needs: Dict[str, bool] = {}
 
     def render() -> Page:
-        return project_page(
-            place, found, shown, release_metadata(app, files),
-            snapshot.projects.keys(), page)
+        metadata = release_metadata(app, files)
+        needs.update((need, need in hosted) for need in (
+            normalize(required_name(requirement))
+            for requirement in metadata.get("requires-dist", ())))
+        return project_page(place, found, shown, metadata, {
+            need for need, is_here in needs.items() if is_here}, page)
     return reply_page(request, kept_page(
-        app, ("people", name, shown, page, place), (found, snapshot), render,
-        lambda kept, new: kept[0] is new[0] and kept[1] is new[1]),
-        FOR_PEOPLE)
+        app, ("people", name, shown, page, place), (found, needs), render,
+        lambda kept, new: kept[0] is found and all(
+            (need in hosted) == is_here
+            for need, is_here in kept[1].items())), FOR_PEOPLE)
 
 
 def release_metadata(app: App, files: Sequence[File]) -> Dict[str, List[str]]:
@@ -6497,8 +6552,7 @@ def search(app: App, request: Request) -> Response:
         if not files:
             continue
         version = latest_version(files)
-        summary = next((file.facts.summary for file in reversed(files)
-                        if file.facts.summary), "")
+        summary = summary_of(files, version)
         found = [any(term in text.lower() for term in terms)
                  for terms, text in ((names, name), (summaries, summary))
                  if terms]
@@ -7162,7 +7216,7 @@ def respond(app: App, request: Request) -> Response:
             app, request.method, request.path,
             media_type.strip().lower().replace("application/xml", XML))
         try:
-            request = authorize(app, request, route.action)
+            request = authorize(app, request, action_of(route, request))
         except HTTPError as error:
             if route.action == "update":
                 audit_refusal(app, request, "was refused an upload:", "-",
@@ -7177,6 +7231,16 @@ def respond(app: App, request: Request) -> Response:
             500, "internal server error"))
     log_response(app.config, request, response)
     return response
+
+
+def action_of(route: Route, request: Request) -> str:
+    """Return what a request needs: the home page shows all to those whom it
+    knows, whether they say at once who they are or want to be asked.
+    """
+    if route.handler is home and (
+            request.query == "login" or "authorization" in request.headers):
+        return "list"
+    return route.action
 
 
 def authorize(app: App, request: Request, action: str) -> Request:

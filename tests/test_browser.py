@@ -299,6 +299,9 @@ class TestUse(BrowserTestCase):
         self.assertTrue(self.page.url.endswith("?q=numb"))
         self.assertEqual("query", self.page.run(
             "return document.activeElement.id"))
+        self.page.go(self.page.url)  # typing goes on where it was
+        self.assertEqual(4, self.page.run(
+            "return document.activeElement.selectionStart"))
         self.page.type("#query", "zzz")
         self.page.wait("document.querySelector('#results').innerText"
                        ".includes('Nothing has that')")
@@ -600,6 +603,35 @@ class TestUpload(BrowserTestCase):
         self.go("")
         self.assertIn("dropped0", self.page.text())
 
+    def test_drop_a_folder(self):
+        self.go("")
+        path, filename = self.put("beside")
+        folder = os.path.join(self.folder, "dist")
+        os.mkdir(folder)
+        self.page.drop("#upload", folder, path)
+        first, second = self.answers(2)
+        self.assertIn("dist", first)
+        self.assertIn("this is a folder; drop the files that are in it",
+                      first)
+        self.assertIn("stored " + filename, second)
+
+    def test_what_is_no_file_is_left_to_the_browser(self):
+        self.go("")
+        found = self.page.run("""
+            return ["Files", "text/plain"].map((type) => {
+                const data = new DataTransfer();
+                if (type === "Files") {
+                    data.items.add(new File(["x"], "x"));
+                } else {
+                    data.setData(type, "x");
+                }
+                const event = new DragEvent("dragover", {
+                    dataTransfer: data, bubbles: true, cancelable: true});
+                document.body.dispatchEvent(event);
+                return event.defaultPrevented;
+            });""")
+        self.assertEqual([True, False], found)
+
     def test_choose(self):
         self.go("")
         one, first = self.put("chosen")
@@ -694,6 +726,7 @@ class TestAccounts(TestUpload):
     """With accounts: the browser asks once, and then knows."""
 
     test_progress = test_other_sites_cannot = test_choose = None
+    test_drop_a_folder = test_what_is_no_file_is_left_to_the_browser = None
 
     @classmethod
     def setUpClass(cls):

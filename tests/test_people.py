@@ -328,7 +328,8 @@ class TestGrid(unittest.TestCase):
 class TestRank(unittest.TestCase):
     def test_order(self):
         def brief(name, summary=""):
-            return pypi_server.Brief((), name, "", summary, 0, 0, 0, "", ())
+            return pypi_server.Brief(
+                (), name, "", summary, 0, 0, 0, "", "", ())
         names = ("a-foo", "foo", "foo-b", "c")
         self.assertEqual(["foo", "foo-b", "a-foo", "c"], [
             found.name for found in rank_all(
@@ -475,8 +476,37 @@ class TestPages(PeopleTestCase):
         self.assertIn("netrc", text)
         for target in self.PAGES[1:]:
             self.get(target, 401, app=app)
-        self.get("/search/", app=app,
-                 Authorization="Basic am9lOnNlY3JldA==")
+        joe = {"Authorization": "Basic am9lOnNlY3JldA=="}
+        self.get("/search/", app=app, **joe)
+        self.assertIn("Log in to see the projects", text)
+
+    def test_home_tells_all_to_those_whom_it_knows(self):
+        path = os.path.join(self.folder, "htpasswd-2")
+        with open(path, "w") as stream:
+            stream.write("joe:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n")
+        app = self.make_app(authenticated=("list", "update"),
+                            password_file=path)
+        app.warmer.start()
+        wait_for(lambda: app.lists.catalogue().totals.read == 5, "read")
+        self.get("/", app=app)
+        link, = [attributes["href"] for attributes, text
+                 in anchors(self.body) if text == "Log in"]
+        link = urljoin("/", link)
+        answer = call(app, "GET", link, BROWSER)
+        self.assertEqual(401, answer.status)
+        self.assertIn("Basic", answer.headers["www-authenticate"])
+        for target in "/", link:
+            text = self.get(target, app=app,
+                            Authorization="Basic am9lOnNlY3JldA==").text
+            self.assertIn("projects 5", text)
+            self.assertIn("Newest uploads", text)
+            self.assertNotIn("Log in", text)
+            self.get(target, 401, app=app,
+                     Authorization="Basic am9lOndyb25n")
+        # Where there is no need, nobody is asked.
+        for credentials in "Basic am9lOndyb25n", "nonsense":
+            self.assertIn("projects 5", self.get(
+                "/?login", Authorization=credentials).text)
 
     def test_search(self):
         def found(query):
@@ -740,6 +770,58 @@ class TestCatalogue(DirectoryTestCase):
         os.remove(os.path.join(self.root, "demo-1.0-py3-none-any.whl"))
         wait_for(lambda: "projects 0" in self.text(app), "nothing left")
 
+    def test_lists_are_about_the_version_that_they_show(self):
+        for version, summary in (("1.0", "The good one"),
+                                 ("2.0", "The withdrawn one")):
+            self.put("demo", version, summary)
+        self.put("other", "1.0", "Rests")
+        self.put("gone", "1.0", "Was wrong")
+        for name, text in (("demo-2.0-py3-none-any.whl.yanked", b""),
+                           ("gone-1.0-py3-none-any.whl.yanked", b""),
+                           ("other.status", b"archived"),
+                           ("demo.status", b"active")):
+            archives.put(self.root, name, text)
+        app = self.make_app()
+        app.warmer.start()
+        wait_for(lambda: "files 4" in self.text(app), "counted")
+        text = self.text(app, "/search/")
+        self.assertIn("demo 1.0 The good one", text)
+        self.assertNotIn("withdrawn one", text)
+        self.assertIn("other 1.0 archived Rests", text)
+        self.assertIn("gone 1.0 yanked Was wrong", text)
+        self.assertNotIn("active", text)
+
+    def put(self, name, version, summary):
+        archives.put(
+            self.root, archives.wheel_filename(name, version, "py3-none-any"),
+            with_metadata(name, version, core(
+                name, version, "Summary: " + summary)))
+
+    def test_other_projects_leave_the_page_of_one_as_it_is(self):
+        """Unless it depends on them."""
+        archives.put(self.root, "demo-1.0-py3-none-any.whl", with_metadata(
+            "demo", "1.0", core("demo", "1.0", "Requires-Dist: needed")))
+        app = self.make_app(authenticated=(), password_file=".")
+        wait_for(lambda: "Requires" not in self.text(app, "/project/demo/")
+                 and "not here" in self.text(app, "/project/demo/"), "read")
+        before = self.kept(app)
+        self.upload(app, "unrelated")
+        self.assertIn("not here", self.text(app, "/project/demo/"))
+        self.assertIs(before, self.kept(app))
+        self.upload(app, "needed")
+        self.assertNotIn("not here", self.text(app, "/project/demo/"))
+        self.assertIsNot(before, self.kept(app))
+
+    def kept(self, app):
+        page, = [page for key, ((_, page), _) in app.pages.found.items()
+                 if key[0] == "people"]
+        return page
+
+    def upload(self, app, name):
+        filename = archives.wheel_filename(name, "1.0", "py3-none-any")
+        headers, form = forms.upload(filename, archives.wheel(name, "1.0"))
+        self.assertEqual(200, call(app, "POST", "/", headers, form).status)
+
     def test_replaced_file(self):
         app = self.make_app(authenticated=(), password_file=".",
                             overwrite=True)
@@ -915,7 +997,7 @@ class TestMany(DirectoryTestCase):
         directories.check_at = time.monotonic() + 600
         directories.briefs = {name: pypi_server.Brief(
             projects[name], name, "1.0", "Summary number %s" % name, 3,
-            12345, index, name + "-1.0.zip", (("%s.zip" % name, "cut"),)
+            12345, index, name + "-1.0.zip", "", (("%s.zip" % name, "cut"),)
             if index % 50 == 0 else ()) for index, name in enumerate(names)}
         directories.tree.snapshot.archives.update(
             ("%s.zip" % name, archive) for name in names)

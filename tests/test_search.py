@@ -99,7 +99,7 @@ class SearchTest(SearchTestCase):
                 "demo-pkg": ("1.0", "The demo of <everything> & more"),
                 "demo-two": ("1.10", "Another \xfcberblick"),
                 "other": ("2.0", "Not a DEMO at all"),
-                "pre": ("1.0", "Release candidate"), "silent": ("3", "")})
+                "pre": ("1.0", "Stable"), "silent": ("3", "")})
 
     def test_a_summary_that_is_no_xml_does_not_hide_the_others(self):
         self.add("strange", "1.0", "a\x08\x1b[1mbell\uffff]]>")
