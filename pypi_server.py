@@ -1960,11 +1960,12 @@ INFO_NULLS = ("description_content_type", "download_url", "dynamic",
 
 def latest_version(files: Sequence[File]) -> str:
     """Return the version that people mean: final, not yanked, highest."""
-    def preference(file: File) -> Tuple[Any, ...]:
-        version = file.archive.version
-        return (file.yanked is None, not is_prerelease(version),
-                version_key(version))
-    return max(files, key=preference).archive.version
+    def preference(found: Tuple[bool, str]) -> Tuple[Any, ...]:
+        is_whole, version = found
+        return is_whole, not is_prerelease(version), version_key(version)
+    releases = dict.fromkeys(
+        (file.yanked is None, file.archive.version) for file in files)
+    return max(releases, key=preference)[1]
 
 
 def legacy_json(project: Project, version: str, whole: bool,
@@ -2597,10 +2598,12 @@ def brief_of(project: Project, archives: Tuple[Archive, ...]) -> Brief:
 
 
 def summary_of(files: Sequence[File], version: str) -> str:
-    """Return the summary of a release, "" when none of its files has one."""
+    """Return the summary of a release; that of a wheel, if there is one."""
     key = version_key(version)
-    return next((file.facts.summary for file in files if file.facts.summary
-                 and version_key(file.archive.version) == key), "")
+    return max((file.facts for file in files
+                if version_key(file.archive.version) == key),
+               key=lambda facts: (bool(facts.summary),
+                                  bool(facts.metadata_digest))).summary
 
 
 def size_text(size: int) -> str:
@@ -3586,7 +3589,8 @@ def description(metadata: Mapping[str, List[str]]) -> List[Html]:
     # What HTML may have: no control characters, and composed letters.
     text = unicodedata.normalize("NFC", re.sub(
         "[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", "",
-        metadata.get("description", [""])[0])).strip()
+        metadata.get("description", [""])[0][:2 * DESCRIPTION_LIMIT])
+    ).strip()
     if not text or text == "UNKNOWN":
         return []
     content = [tag("h2", "Description", id="description"),

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import sys
 import time
 import unittest
 import zipfile
@@ -978,6 +979,24 @@ class TestFiles(unittest.TestCase):
                              in page.text)
 
 
+def seconds(function):
+    """Return the least time of the processor that a call takes, of some.
+
+    What else the machine does, and the first call of all, count little.
+    """
+    found = []
+    for _ in range(5):
+        started = time.process_time()
+        function()
+        found.append(time.process_time() - started)
+    return min(found)
+
+
+# Seconds for a page that is made anew.  CPython 3.11 needs a tenth of it on a
+# machine with two busy cores; PyPy has to get warm first.
+PROMISED = 0.05 if sys.implementation.name == "cpython" else 0.5
+
+
 class TestMany(DirectoryTestCase):
     """10,000 projects, and a project with thousands of releases."""
 
@@ -1005,16 +1024,15 @@ class TestMany(DirectoryTestCase):
                        "/search/?q=number&page=7", "/withheld/",
                        "/search/?page=200"):
             with self.subTest(target):
-                call(app, "GET", target, BROWSER)
-                best = 9.0
-                for _ in range(3):
-                    started = time.perf_counter()
-                    answer = call(app, "GET", target, BROWSER)
-                    best = min(best, time.perf_counter() - started)
+                answer = call(app, "GET", target, BROWSER)
                 self.assertEqual(200, answer.status)
                 self.assertLess(len(answer.body), 50 * 1024)
-                # 50 ms are promised; the machine of a test may be busy.
-                self.assertLess(best, 0.5)
+                self.assertLess(seconds(
+                    lambda: self.ask_anew(app, target)), PROMISED)
+
+    def ask_anew(self, app, target):
+        app.pages.found.clear()
+        call(app, "GET", target, BROWSER)
 
     def test_many_releases(self):
         files = tuple(file("foo-%d.%d-cp3%d-cp3%d-%s.whl" % (
@@ -1025,11 +1043,12 @@ class TestMany(DirectoryTestCase):
                              "macosx_11_0_arm64", "musllinux_1_2_x86_64"))
         project = pypi_server.Project("foo", files, "", "", ())
         place = Place("../../", "http://host/")
-        started = time.perf_counter()
         page = pypi_server.project_page(
             place, project, "19.4", {"description": ["word " * 10 ** 6]},
             set(), 0)
-        self.assertLess(time.perf_counter() - started, 2)
+        self.assertLess(seconds(lambda: pypi_server.project_page(
+            place, project, "19.4", {"description": ["word " * 10 ** 6]},
+            set(), 0)), 3 * PROMISED)  # it takes 0.04 s on that machine
         self.assertEqual(HTML, page.media_type)
         self.assertLess(len(page.compressed), 50 * 1024)
         text = Parsed(page.body.decode()).text
