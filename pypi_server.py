@@ -2980,7 +2980,8 @@ def withheld_page(place: Place, ignored: Sequence[Ignored], page: int,
     return people_page(
         place, "Not served", tag("h1", "What is not served, and why"),
         tag("p", "Files in the package directories that no client gets to "
-            "see; also ", tag("a", "as JSON", href=as_json), ".",
+            "see, or that have no effect; also ",
+            tag("a", "as JSON", href=as_json), ".",
             class_="lead soft"),
         reading_note(read, projects),
         tag("ul", *rows, class_="rows") if rows else tag(

@@ -1,12 +1,13 @@
 """The pages for people in Chromium: what they look like and what they do.
 
-`python3 -m tests.test_browser` makes the screenshots in tests/screenshots/
-anew; look at them after a change of the pages.
+With PYPI_SERVER_TEST_SCREENSHOTS=1 the screenshots in tests/screenshots/ are
+made anew; look at them after a change of the pages.
 """
 
 import contextlib
 import json
 import os
+import struct
 import subprocess
 import sys
 import tempfile
@@ -790,27 +791,47 @@ class TestWithoutScript(BrowserTestCase):
         os.remove(os.path.join(self.root, name))
 
 
-def main():
-    """Make the screenshots anew."""
-    os.makedirs(SCREENSHOTS, exist_ok=True)
+# (name, page, theme, width, height)
+PICTURES = (
+    ("home", "", "light", 1000, 760),
+    ("project", "project/numbers-fast/", "dark", 1000, 720),
+    ("phone", "project/numbers-fast/", "light", 360, 640),
+    ("withheld", "withheld/", "light", 1000, 480))
+
+
+def take_pictures(folder):
+    """Make the screenshots of the guide."""
     with tempfile.TemporaryDirectory() as root:
         fill(root)
         with ServerProcess("--disable-fallback", "-a", ".", "-P", ".",
                            root) as server, Browser() as page:
             wait_for(lambda: b"have been read" not in server.get("").body,
                      "all is read", 30)
-            for name, path, theme, width, height in (
-                    ("home", "", "light", 1000, 760),
-                    ("project", "project/numbers-fast/", "dark", 1000, 640),
-                    ("phone", "project/numbers-fast/", "light", 360, 640),
-                    ("withheld", "withheld/", "light", 1000, 480)):
+            for name, path, theme, width, height in PICTURES:
                 page.resize(width, height)
                 page.prefer(theme)
                 page.go(server.url.replace("127.0.0.1", "localhost") + path)
-                with open(os.path.join(
-                        SCREENSHOTS, name + ".png"), "wb") as file:
+                with open(os.path.join(folder, name + ".png"), "wb") as file:
                     file.write(page.screenshot(whole=False))
 
 
+class TestPictures(unittest.TestCase):
+    def test_pictures(self):
+        """They can be made; where that is wanted, those of the guide are."""
+        browser.require()
+        with tempfile.TemporaryDirectory() as folder:
+            if os.environ.get("PYPI_SERVER_TEST_SCREENSHOTS"):
+                folder = SCREENSHOTS
+            take_pictures(folder)
+            for name, _, _, width, height in PICTURES:
+                for place in folder, SCREENSHOTS:
+                    with open(os.path.join(place, name + ".png"),
+                              "rb") as file:
+                        head = file.read(24)
+                    self.assertEqual(b"\x89PNG", head[:4])
+                    self.assertEqual((width, height),
+                                     struct.unpack(">II", head[16:]))
+
+
 if __name__ == "__main__":
-    main()
+    unittest.main()

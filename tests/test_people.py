@@ -382,7 +382,7 @@ class PeopleTestCase(SharedTestCase):
         for name, text in (
                 ("Demo-1.5.tar.gz.yanked", "It <lies>"),
                 ("Demo-1.5.tar.gz.asc", "signed"),
-                ("old.status", "deprecated Use demo."),
+                ("old.status", "deprecated use demo"),
                 ("hidden.status", "quarantined")):
             archives.put(root, name, text.encode())
         return ["Demo-2.0-py3-none-any.whl", "Demo-1.0.tar.gz",
