@@ -297,13 +297,20 @@ def anchors(page):
     return parser.found
 
 
-def texts(page):
-    """Return the texts of the links of a list, in order.
+def entries(page):
+    """Return the links of a list in order, as (attributes, text).
 
-    The way to the page of what is not on the list does not count.
+    Those of the page around it do not count, nor does the way to the page
+    of what is not on the list.
     """
-    return [text for attributes, text in anchors(page)
+    inside = page.split(b"<main")[-1].split(b"</main>")[0]
+    return [(attributes, text) for attributes, text in anchors(inside)
             if attributes["href"] != "../withheld/"]
+
+
+def texts(page):
+    """Return the texts of the links of a list, in order."""
+    return [text for _, text in entries(page)]
 
 
 def wait_for(condition, what, seconds=10.0, pause=0.02):

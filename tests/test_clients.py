@@ -271,6 +271,22 @@ class PipTest(ClientTestCase):
         self.check_pip(
             "pip_9", dict(CHOSEN, **{"lib-one": "1.2"}), choice=None)
 
+    def test_find_links(self):
+        """All pips find archives on the page for people as well."""
+        pip = self.client("tools", "pip")
+        pips = [pip] + list(filter(None, (
+            toolbox.command(name, "pip") for name in (
+                "pip_22", "pip_20", "pip_9"))))
+        for number, pip in enumerate(pips):
+            target = self.folder("found%d" % number)
+            self.run_client(
+                pip, "install", "--target", target, "--no-index",
+                "--find-links", self.server.url + "packages/", "lib_three")
+            self.assertEqual(installed(target), {"lib-three": "1.0"})
+        asked = {path for _, path, _ in self.requests()}
+        self.assertEqual({"/packages/"}, {
+            path for path in asked if not path.endswith(EXTENSIONS)})
+
     def test_pip_26_3_takes_the_pinned_yanked_version(self):
         pip = self.client("tools", "pip")
         target = self.folder("target")
@@ -455,3 +471,9 @@ class EasyInstallTest(ClientTestCase):
                 "--install-dir", target, "Old.App", PYTHONPATH=target)
             self.assertEqual(installed(target), {
                 "old-app": "1.0", "egg-project": "1.0", "lib-one": "1.0"})
+        target = self.folder("third")
+        self.run_client(
+            python, "-m", "easy_install", "--index-url", self.server.url
+            + "none/", "--find-links", self.server.url + "packages/",
+            "--install-dir", target, "lib-one==1.0", PYTHONPATH=target)
+        self.assertEqual(installed(target), {"lib-one": "1.0"})
