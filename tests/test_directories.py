@@ -19,8 +19,8 @@ import zipfile
 import pypi_server
 from tests import archives
 from tests.helpers import (
-    Answer, DirectoryTestCase, ServerProcess, anchors, call, listed, texts,
-    wait_for,
+    Answer, DirectoryTestCase, ServerProcess, anchors, call, listed, names_in,
+    texts, wait_for,
 )
 
 JSON = "application/vnd.pypi.simple.v1+json"
@@ -1278,7 +1278,7 @@ class TestCache(FilesTestCase):
 
     def test_nothing_is_left_in_the_package_directory(self):
         self.fill()
-        self.assertEqual([self.FILENAME], os.listdir(self.root))
+        self.assertEqual([self.FILENAME], names_in(self.root))
 
 
 class TestAges(FilesTestCase):

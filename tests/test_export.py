@@ -20,8 +20,8 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 import pypi_server
 from tests import archives
 from tests.helpers import (
-    SCRIPT, DirectoryTestCase, ServerProcess, anchors, ask, entries, texts,
-    wait_for,
+    SCRIPT, DirectoryTestCase, ServerProcess, anchors, ask, entries, names_in,
+    texts, wait_for,
 )
 from tests.test_directories import unprivileged
 from tests.test_people import Parsed, core, with_metadata
@@ -532,7 +532,7 @@ class TestChanges(ExportTestCase):
         put_all(self.root)
         self.put("foo", "3.0")
         self.run_export()
-        for name in os.listdir(self.root):
+        for name in names_in(self.root):
             if name.startswith(("Bar_Baz", "bar-baz", "foo-3.0")):
                 os.unlink(os.path.join(self.root, name))
         self.run_export()
@@ -606,7 +606,7 @@ class TestFaults(ExportTestCase):
                 self.assertEqual(1, printed.count("\n"), printed)
                 self.assertIn(text, printed)
         self.assertEqual(["mine.txt"], os.listdir(strange))
-        self.assertEqual(1, len(os.listdir(self.root)))
+        self.assertEqual(1, len(names_in(self.root)))
 
     def test_part_that_leads_to_the_packages(self):
         """By a link, or by a mount: nothing there is removed or written."""
