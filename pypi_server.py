@@ -8691,8 +8691,12 @@ def wsgi_app(app: App) -> Callable[..., Iterable[bytes]]:
             request = wsgi_request(environ)
             response, file = answer(app, request)
         except HTTPError as error:
-            request = Request("GET", "/", "", {}, io.BytesIO().read, "", "")
+            path = environ.get("PATH_INFO", "").encode("latin-1")
+            request = Request(
+                environ["REQUEST_METHOD"], path.decode("utf-8", "replace"),
+                "", {}, io.BytesIO().read, environ.get("REMOTE_ADDR", ""), "")
             response = error_response(request, error)
+            log_response(app.config, request, response)
         reason = response.reason or phrase(response.status)
         start_response(f"{response.status} {reason}",
                        list(headers_of(response)))
@@ -12401,6 +12405,24 @@ COMMANDS: Dict[str, Callable[[Mapping[str, Any]], int]] = {
     "yank": yank_command, "unyank": unyank_command}
 
 
+def check_word(word: str) -> None:
+    """Refuse what is no directory, but may be a command in other letters.
+
+    Raises:
+        UsageError: there is nothing of that name.
+    """
+    if os.path.basename(word) != word or word[:1] in "-~." \
+            or word in COMMANDS or os.path.exists(word):
+        return
+    import difflib  # late: nothing else needs it
+    near = difflib.get_close_matches(word, COMMANDS, 1)
+    remedy = f"the nearest command is {near[0]}" if near \
+        else f"the commands are {', '.join(COMMANDS)}"
+    raise UsageError(
+        f"there is no command or directory {word!r}: {remedy}; to make such "
+        f"a directory, write: pypi-server run {shlex.quote(word)}")
+
+
 def with_command(arguments: Sequence[str]) -> Sequence[str]:
     """Return a command line of the predecessor as one that names a command.
 
@@ -12419,6 +12441,7 @@ def with_command(arguments: Sequence[str]) -> Sequence[str]:
             return arguments
         if argument.partition("=")[0] not in takes_value \
                 and not re.fullmatch("-v+", argument):
+            check_word(argument)
             break
         if takes_value.get(argument):
             next(first, None)
@@ -12478,11 +12501,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         arguments = with_command(given)
         if __name__ == "__main__" and "run" in arguments:
             leave_main_script()
-        if arguments is not given:
-            print("pypi-server: warning: name the command: pypi-server "
-                  f"{arguments[0]} ...", file=sys.stderr)
         found = vars(make_parser(
             "--help-all" in arguments).parse_args(arguments))
+        if arguments is not given:
+            for root in found.get("roots", ()):
+                check_word(root)
+            print("pypi-server: warning: name the command: pypi-server "
+                  f"{arguments[0]} ...", file=sys.stderr)
         return COMMANDS[found.pop("command")](found)
     except UsageError as error:
         print(f"pypi-server: error: {error}", file=sys.stderr)

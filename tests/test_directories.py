@@ -258,6 +258,18 @@ class TestRoots(FilesTestCase):
                 os.chmod(path, 0o755)
             wait_for(lambda: digests(get, "foo"), "foo again", SEEN_WITHIN)
 
+    def test_leftovers_that_cannot_be_looked_at(self):
+        """As when a folder vanishes while it is looked through."""
+        path = os.path.join(self.root, "sub")
+        os.makedirs(os.path.join(path, ".upload-1-a"))
+        with unprivileged(self.folder):
+            os.chmod(path, 0o444)  # names can be listed, and no more
+            try:
+                pypi_server.remove_leftovers([self.root])
+            finally:
+                os.chmod(path, 0o755)
+        self.assertEqual([".upload-1-a"], os.listdir(path))
+
     def test_folder_that_was_never_readable_sends_nobody_elsewhere(self):
         """Nobody knows what is in it; the rest is served all the same."""
         self.put("sub/deep/foo-1.0-py3-none-any.whl")
