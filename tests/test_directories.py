@@ -4,6 +4,7 @@ import contextlib
 import glob
 import gzip
 import hashlib
+import importlib
 import json
 import lzma
 import os
@@ -63,6 +64,8 @@ def server_getter(server):
 @contextlib.contextmanager
 def unprivileged(folder):
     """Be a user to whom file modes apply, also when root runs this."""
+    with contextlib.suppress(ImportError):  # or nobody may not find it
+        importlib.import_module("unittest._log")
     if os.geteuid():
         yield
         return
