@@ -11255,7 +11255,8 @@ class Record(NamedTuple):
 
 UNKNOWN = Record("", {}, {}, {}, ())
 # Of a Brief without its archives, in a record.
-BRIEF_TYPES = [str, str, str, int, int, int, str, list]
+BRIEF_TYPES = list(map(type, json.loads(json.dumps(
+    brief_of(Project("", (), "", "", ()), ())[1:]))))
 
 
 def paths_of(record: Record) -> Set[str]:
@@ -11943,7 +11944,10 @@ class Exporter:
                 self.gone |= paths_of(self.site.record(name)) | {
                     self.site.record_path(name)}
             elif is_sweeping:
-                known |= paths_of(self.site.record(name))
+                record = self.site.record(name)
+                known |= paths_of(record)
+                if record is UNKNOWN:  # just written, and cannot be read
+                    is_sweeping = False
         if is_sweeping:
             self.gone |= set(self.site.strangers(known))
             self.is_swept = True
