@@ -853,7 +853,9 @@ def split_target(target: str) -> Tuple[str, str]:
             encodes is not UTF-8 or has control characters.
     """
     path, _, query = target.partition("?")
-    path = re.sub("^https?://[^/]+", "", path, flags=re.IGNORECASE)
+    found = re.match("https?://([^/]*)", path, re.IGNORECASE)
+    if found and is_host(found.group(1)):  # not with a user: RFC 9110, 4.2.4
+        path = path[found.end():] or "/"
     if not path.startswith("/") or "#" in target \
             or re.search("%(?![0-9A-Fa-f]{2})", path):
         raise HTTPError(400, "the request target is malformed")
@@ -1560,6 +1562,9 @@ TAR_FILES = (b"0", b"\0", b"7")
 TAR_LINKS = (b"1", b"2", b"5")
 TAR_NAMES = (b"L", b"K", b"x", b"X", b"g")
 TAR_NAME_LIMIT = 64 * 1024  # bytes; paths have 4096 at the most
+# Of an upload, whose members are looked at one by one; 4 MiB of bz2 can hold
+# millions.  The largest sdists on PyPI have some ten thousand.
+TAR_MEMBERS_LIMIT = 200000
 
 
 def metadata_in_tar(blocks: Iterable[bytes],
@@ -1595,7 +1600,8 @@ class TarScanner:
     """
 
     def __init__(self, check: Optional[Callable[[str], None]] = None) -> None:
-        self.check = check  # is called with the path of every member
+        # Is called with the path of every member, mostly once for each.
+        self.check = check and functools.lru_cache(maxsize=1000)(check)
         self.metadata: Optional[bytes] = None
         self.buffer = b""
         self.skip = 0    # bytes until the next header
@@ -1647,6 +1653,8 @@ class TarScanner:
         if self.done:
             return
         self.members += 1
+        if self.check and self.members > TAR_MEMBERS_LIMIT:
+            raise ValueError(f"it has more than {TAR_MEMBERS_LIMIT} members")
         kind = header[156:157]
         if kind in TAR_NAMES:
             self.collect(kind, size, TAR_NAME_LIMIT)
@@ -4066,6 +4074,7 @@ SETTLED_COARSE = 1.1
 HOLDER = os.urandom(8).hex()
 # seconds; the cache is worth no longer wait for another server's writing
 BUSY_TIMEOUT = 0.2
+BUSY_PAUSE = 5.0  # seconds until a cache that could not be opened is tried
 # Seconds that an upload waits for another server to give a name; the other
 # one may have been stopped in the middle of that.
 LOCK_PATIENCE = 20
@@ -4466,6 +4475,7 @@ class FactCache:
         self.waiting: Dict[str, Tuple[Identity, Facts]] = {}
         self.database: Any = None
         self.opened = False
+        self.open_at = 0.0  # monotonic: not before that
 
     @property
     def is_private(self) -> bool:
@@ -4497,13 +4507,17 @@ class FactCache:
         except (sqlite3.Error, OSError) as error:
             if database is not None:
                 database.close()
+            if "locked" in str(error):  # another server is at work in it
+                self.opened = False
+                self.open_at = time.monotonic() + BUSY_PAUSE
+                return None
             LOG.warning("digests are kept in memory only: %s: %s; choose "
                         "another directory with --cache-dir", where, error)
             return self.connect(None) if directory is not None else None
 
     def open(self) -> None:
         # Late: a connection does not survive the fork of a worker.
-        if not self.opened:
+        if not self.opened and time.monotonic() >= self.open_at:
             self.opened = True
             self.database = self.connect(self.directory)
 
@@ -4565,6 +4579,8 @@ class FactCache:
     def flush(self) -> None:
         """Write what waits; it goes on waiting while others write."""
         with self.lock:
+            if self.waiting:
+                self.open()
             if self.database is None:
                 return
             rows = [(path, json.dumps(identity), facts.problem,
@@ -7548,7 +7564,7 @@ HANDSHAKE_TIMEOUT = 10  # of TLS, as a whole
 TLS_BLOCK = 64 * 1024   # bytes of a file that are encrypted at once
 LINGER_TIMEOUT = 30   # to read on after an early answer; nginx has 30 too
 LINGER_REFUSED = 3    # the same after what was no request
-# Bytes.  A file up to here goes out in one piece with its head.
+# Bytes.  A file or a page up to here goes out in one piece with its head.
 SMALL_FILE = 64 * 1024
 HEAD_BLOCK = 8 * 1024  # bytes received at once while a request is awaited
 # A send that does not wait needs no look at the socket before; not on
@@ -8014,7 +8030,7 @@ def headers_of(response: Response) -> Iterator[Tuple[str, str]]:
 
 def message(request: Request, head: Optional[Head], response: Response,
             keep: bool) -> bytes:
-    """Format a response, without its body when that is a large file.
+    """Format a response, without its body when that is large.
 
     Raises:
         ValueError: a header would end before its end.
@@ -8032,9 +8048,23 @@ def message(request: Request, head: Optional[Head], response: Response,
             or "\0" in text:
         raise ValueError(f"a header has a line break: {lines!r}")
     data = (text + "\r\n\r\n").encode("latin-1", "replace")
-    if request.method != "HEAD" and isinstance(response.body, bytes):
+    if request.method != "HEAD" and isinstance(response.body, bytes) \
+            and not large_page(request, response):
         data += response.body
     return data
+
+
+def large_page(request: Request, response: Response) -> bytes:
+    """Return a body that is sent after its head; b"" if that is no page, or
+    a small one.
+
+    All who read a page slowly have the same bytes, not a copy each.
+    """
+    body = response.body
+    if isinstance(body, bytes) and len(body) > SMALL_FILE \
+            and request.method != "HEAD":
+        return body
+    return b""
 
 
 # === 25  Server =============================================================
@@ -8060,13 +8090,15 @@ BUSY = (b"HTTP/1.1 503 too many connections\r\nRetry-After: 1\r\n"
 class Ready:
     """An answer that goes once more to who sends the same head."""
 
-    __slots__ = ("changes", "data", "renew_at", "until")
+    __slots__ = ("changes", "data", "page", "renew_at", "until")
 
-    def __init__(self, changes: Any, made: float, data: bytes) -> None:
+    def __init__(self, changes: Any, made: float, data: bytes, page: bytes
+                 ) -> None:
         self.changes = changes  # before it was made, see Server.seen()
         self.renew_at = made + REPEAT  # monotonic
         self.until = made + REPEAT_AT_MOST
-        self.data = data  # its head and its body
+        self.data = data  # its head, and its body unless that is ...
+        self.page = page  # ... a large page
 
     def holds(self, now: float, changes: Any) -> bool:
         """Tell whether it may be sent once more.
@@ -8114,6 +8146,8 @@ class Connection(BaseHTTPRequestHandler):
                 wire.waits_since = 0.0
                 wire.at = len(wire.buffer)
                 wire.send(known.data)
+                if known.page:
+                    wire.send(known.page)
             elif not self.handle_request():
                 return
             wire.end_request()
@@ -8188,12 +8222,15 @@ class Connection(BaseHTTPRequestHandler):
             if file:
                 files.enter_context(file)
             data = message(request, head, response, keep)
+            page = large_page(request, response)
             if keep and sole_head and is_repeatable(
                     self.server.app.config, request, response):
                 self.ready.put(
-                    sole_head, Ready(changes, started, data),
-                    len(sole_head) + len(data) + REPEAT_OVERHEAD)
+                    sole_head, Ready(changes, started, data, page),
+                    len(sole_head) + len(data) + len(page) + REPEAT_OVERHEAD)
             self.wire.send(data)
+            if page:
+                self.wire.send(page)
             if file and isinstance(response.body, FileSlice):
                 keep = self.send_file(file, response.body) and keep
         if not drained:

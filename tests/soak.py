@@ -1,24 +1,33 @@
 """Mixed load with faults for some minutes: `python3 -m tests.soak MINUTES`.
 
 Prints what the server uses, now and then and in the end, when all clients
-are gone: neither descriptors nor threads nor memory may have grown.
+are gone: neither descriptors nor threads nor memory may have grown, and there
+were never more threads than connections are allowed.
 """
 
+import argparse
 import contextlib
+import http.client
 import os
 import random
 import socket
+import ssl
 import struct
-import sys
 import tempfile
 import threading
 import time
 from urllib.parse import urlsplit
 
 from tests import archives, forms
-from tests.helpers import ServerProcess, ask
+from tests.certificates import Authority
+from tests.helpers import ServerProcess
 
 PROJECTS = 30
+NAMES = 6000          # of other projects: a page that no socket holds
+CONNECTIONS = 60      # that a worker may have
+# Threads of a process besides: of the server, its log and what it reads ahead;
+# and of connections that were ended for others, but have not noticed.
+OTHERS = 20
 PAUSE = .005  # seconds, after each thing that one client does
 SHA = "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="  # of "secret"
 JOE = forms.credentials("joe", "secret")
@@ -28,13 +37,26 @@ BAD = (b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02", b"GET /%zz HTTP/1.1\r\n"
        b" chunked\r\n\r\nzz\r\n", b"GET /" + b"x" * 9000, b"\0" * 100)
 
 
+def processes(process):
+    """Return the ids of a process and of its children."""
+    with open("/proc/%d/task/%d/children" % (process.pid, process.pid)
+              ) as file:
+        return [process.pid] + list(map(int, file.read().split()))
+
+
 def usage(process):
-    """Return (descriptors, threads, bytes of resident memory)."""
-    path = "/proc/%d/" % process.pid
-    with open(path + "status") as file:
-        fields = dict(line.split(":", 1) for line in file)
-    return (len(os.listdir(path + "fd")), int(fields["Threads"]),
-            int(fields["VmRSS"].split()[0]) * 1024)
+    """Return (descriptors, threads, bytes of resident memory) of a server
+    with its workers.
+    """
+    found = [0, 0, 0]
+    for each in processes(process):
+        path = "/proc/%d/" % each
+        with open(path + "status") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        found[0] += len(os.listdir(path + "fd"))
+        found[1] += int(fields["Threads"])
+        found[2] += int(fields["VmRSS"].split()[0]) * 1024
+    return tuple(found)
 
 
 class Load:
@@ -45,9 +67,39 @@ class Load:
         self.server = server
         address = urlsplit(server.url)
         self.address = address.hostname, address.port
+        self.context = None
+        if address.scheme == "https":
+            self.context = ssl.create_default_context()
+            self.context.check_hostname = False
+            self.context.verify_mode = ssl.CERT_NONE
         self.ending = threading.Event()
         self.statuses = {}   # {what was done: {status: how often}}
+        self.threads = 0     # the most that there were
         self.lock = threading.Lock()
+
+    def connect(self, buffer=0):
+        """Return a socket, with TLS if the server has that."""
+        wire = socket.socket()
+        try:
+            wire.settimeout(30)
+            if buffer:
+                wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+            wire.connect(self.address)
+            return self.context.wrap_socket(wire) if self.context else wire
+        except BaseException:
+            wire.close()
+            raise
+
+    def ask(self, method, path, headers=None, body=None):
+        """Return the status of an answer."""
+        client = http.client.HTTPConnection(*self.address, timeout=30) \
+            if self.context is None else http.client.HTTPSConnection(
+                *self.address, timeout=30, context=self.context)
+        with contextlib.closing(client):
+            client.request(method, path, body, headers or {})
+            answer = client.getresponse()
+            answer.read()
+            return answer.status
 
     def fill(self):
         for number in range(PROJECTS):
@@ -65,17 +117,55 @@ class Load:
 
     def pages(self):
         path = random.choice((
-            "/", "/simple/", "/packages/", "/simple/p%d/" % random.randrange(
-                2 * PROJECTS), "/pypi/p1/json", "/health", "/a/b/c",
+            "/", "/search/", "/packages/", "/pypi/p1/json",
+            "/health", "/a/b/c",
+            "/simple/p%d/" % random.randrange(2 * PROJECTS),
             "/packages/%s.metadata" % self.any_wheel()))
-        self.count("page", ask(*self.address, "GET", path).status)
+        self.count("page", self.ask("GET", path))
+
+    def hosts(self):
+        """Many names for one page, on one connection."""
+        with self.connect() as wire:
+            for _ in range(100):
+                host = "h%d" % random.getrandbits(64) + "x" * (
+                    7900 if random.random() < .02 else 200)
+                wire.sendall((
+                    "GET /withheld/?format=application/json&page=%d HTTP/1.1"
+                    "\r\nHost: %s\r\n\r\n" % (random.getrandbits(29), host)
+                    ).encode())
+                status = wire.recv(65536)[9:12].decode()
+                self.count("other host", status)
+                if status != "200":
+                    return
+
+    def slow_readers(self):
+        """They ask for what others get at once too, and do not read it."""
+        with contextlib.ExitStack() as wires:
+            for _ in range(10):
+                wire = wires.enter_context(self.connect(2048))
+                wire.sendall(b"GET /simple/ HTTP/1.1\r\nHost: a\r\n\r\n")
+                self.count("slow reader", wire.recv(12)[9:].decode())
+            self.ending.wait(random.random())
+
+    def trickle(self):
+        """Bodies and heads that come byte by byte, of nobody."""
+        with self.connect() as wire:
+            wire.sendall(random.choice((
+                b"POST /RPC2 HTTP/1.1\r\nHost: a\r\nContent-Type: text/xml"
+                b"\r\nContent-Length: 60000\r\n\r\n",
+                b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 90000000"
+                b"\r\n\r\n", b"GET / HTTP/1.1\r\n", BAD[0])))
+            for _ in range(random.randrange(20)):
+                self.ending.wait(.1)
+                wire.sendall(b"a" * 60)
+        self.count("trickle", 0)
 
     def downloads(self):
-        answer = ask(*self.address, "GET", "/packages/" + self.any_wheel())
-        self.count("download", answer.status)
+        self.count("download", self.ask(
+            "GET", "/packages/" + self.any_wheel()))
 
     def aborted_downloads(self):
-        with socket.create_connection(self.address, 30) as wire:
+        with self.connect() as wire:
             wire.sendall(b"GET /packages/%s HTTP/1.1\r\nHost: a\r\n\r\n"
                          % self.any_wheel().encode())
             wire.recv(random.choice((1, 50000)))
@@ -87,24 +177,26 @@ class Load:
             wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     def uploads(self):
-        number = random.randrange(20)
-        name = "up-%d.0-py3-none-any.whl" % number
+        """New, or others in place of those that are there."""
+        project = "up%d" % random.randrange(20)
+        name = project + "-1.0-py3-none-any.whl"
         headers, body = forms.upload(name, archives.wheel(
-            "up", "%d.0" % number, files={"noise": os.urandom(100000)}))
-        self.count("upload", ask(*self.address, "POST", "/", dict(
-            headers, **JOE), body).status)
+            project, "1.0", files={"noise": os.urandom(100000)}))
+        self.count("upload", self.ask(
+            "POST", "/", dict(headers, **JOE), body))
+        self.count("page", self.ask("GET", "/project/%s/" % project))
         if random.random() < .5:
             headers, body = forms.post([
-                (":action", "remove_pkg"), ("name", "up"),
-                ("version", "%d.0" % number)])
-            self.count("removal", ask(*self.address, "POST", "/", dict(
-                headers, **JOE), body).status)
+                (":action", "remove_pkg"), ("name", project),
+                ("version", "1.0")])
+            self.count("removal", self.ask(
+                "POST", "/", dict(headers, **JOE), body))
 
     def aborted_uploads(self):
         headers, body = forms.upload("cut-1.0.tar.gz", bytes(300000))
         fields = dict(headers, Host="a", **JOE)
         fields["Content-Length"] = str(len(body))
-        with socket.create_connection(self.address, 30) as wire:
+        with self.connect() as wire:
             wire.sendall(("POST / HTTP/1.1\r\n" + "".join(
                 "%s: %s\r\n" % pair for pair in fields.items())
                 + "\r\n").encode() + body[:random.randrange(len(body))])
@@ -112,17 +204,18 @@ class Load:
         self.count("aborted upload", 0)
 
     def bad_requests(self):
-        with socket.create_connection(self.address, 30) as wire:
+        with self.connect() as wire:
             wire.sendall(random.choice(BAD))
-            wire.shutdown(socket.SHUT_WR)
+            if not self.context:
+                wire.shutdown(socket.SHUT_WR)
             answer = wire.recv(65536)
         self.count("bad request", answer[9:12].decode())
 
     def bad_logins(self):
         headers, body = forms.upload("x-1.0.tar.gz", b"x")
-        self.count("bad login", ask(*self.address, "POST", "/", dict(
+        self.count("bad login", self.ask("POST", "/", dict(
             headers, **forms.credentials("joe", str(random.random()))),
-            body).status)
+            body))
 
     def idle(self):
         with contextlib.ExitStack() as wires:
@@ -151,14 +244,16 @@ class Load:
             try:
                 method()
                 self.ending.wait(PAUSE)
-            except OSError as error:
+            except (OSError, http.client.HTTPException) as error:
                 self.count("error", type(error).__name__)
 
     def go_on(self, seconds, report):
         """Let all of them work, and tell how it goes."""
         kinds = (self.pages, self.pages, self.downloads,
                  self.aborted_downloads, self.uploads, self.aborted_uploads,
-                 self.bad_requests, self.bad_logins, self.idle, self.files)
+                 self.bad_requests, self.bad_logins, self.idle, self.files,
+                 self.hosts, self.slow_readers, self.slow_readers,
+                 self.trickle, self.trickle)
         threads = [threading.Thread(target=self.run, args=(kind,))
                    for kind in kinds]
         for thread in threads:
@@ -171,17 +266,20 @@ class Load:
                 thread.join()
 
     def watch(self, seconds, report):
-        ends = time.monotonic() + seconds
-        while time.monotonic() < ends:
-            self.ending.wait(min(seconds / 6, 30))
-            report("%4d s: %d descriptors, %d threads, %.1f MB" % (
-                (seconds - (ends - time.monotonic()),)
-                + usage(self.server.process)[:2]
-                + (usage(self.server.process)[2] / 2 ** 20,)))
+        begun = told = time.monotonic()
+        while time.monotonic() < begun + seconds:
+            self.ending.wait(0.1)
+            descriptors, threads, memory = usage(self.server.process)
+            self.threads = max(threads, self.threads)
+            if time.monotonic() > told + min(seconds / 6, 30):
+                told = time.monotonic()
+                report("%4d s: %d descriptors, %d threads, %.1f MB" % (
+                    told - begun, descriptors, threads, memory / 2 ** 20))
 
 
-def soak(seconds, report):
-    """Return (usage before, usage after, {what: {status: how often}}, log).
+def soak(seconds, report, workers=1, is_secured=False):
+    """Return (usage before, usage after, most threads, {what: {status: how
+    often}}, log).
 
     Before and after: with nothing to do, and all caches filled.
     """
@@ -191,8 +289,16 @@ def soak(seconds, report):
         users = os.path.join(folder, "users")
         with open(users, "w") as file:
             file.write("joe:%s\n" % SHA)
-        with ServerProcess("-P", users, "--disable-fallback",
-                           root) as server:
+        for number in range(NAMES):
+            archives.put(root, "%s%d-1.0.tar.gz" % ("x" * 230, number),
+                         forms.once(archives.sdist, "x", "1.0"))
+        options = ("-P", users, "--disable-fallback", "--overwrite",
+                   "--workers", str(workers),
+                   "--max-connections", str(CONNECTIONS))
+        if is_secured:
+            certificate, key = Authority(folder).certify("server")
+            options += "--tls-cert", certificate, "--tls-key", key
+        with ServerProcess(*options + (root,)) as server:
             load = Load(folder, server)
             load.fill()
             Load(folder, server).go_on(min(seconds / 4, 30), lambda line: 0)
@@ -200,7 +306,8 @@ def soak(seconds, report):
             load.go_on(seconds, report)
             after = settled(server)
             server.stop()
-            return before, after, load.statuses, server.output
+            return (before, after, load.threads, load.statuses,
+                    server.output)
 
 
 def settled(server):
@@ -210,17 +317,30 @@ def settled(server):
     while time.monotonic() < ends:
         time.sleep(.5)
         now = usage(server.process)
-        if now[1] <= 4:  # the main thread, the log, the warm-up
+        # The main thread, the log, the warm-up, and what waits for signals.
+        if now[1] <= 4 * len(processes(server.process)):
             return now
         found = now
     return found
 
 
+def most_threads(workers=1):
+    """Return how many threads there may be at any time."""
+    return workers * (CONNECTIONS + OTHERS) + (workers > 1) * OTHERS
+
+
 def main():
-    minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 10
-    before, after, statuses, log = soak(minutes * 60, print)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("minutes", type=float, nargs="?", default=10)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--tls", action="store_true")
+    options = parser.parse_args()
+    before, after, threads, statuses, log = soak(
+        options.minutes * 60, print, options.workers, options.tls)
     print("before: %d descriptors, %d threads, %d bytes" % before)
     print("after:  %d descriptors, %d threads, %d bytes" % after)
+    print("%d threads at the most; %d are allowed" % (
+        threads, most_threads(options.workers)))
     for what, found in sorted(statuses.items()):
         print("%-16s %s" % (what, found))
     print("%d lines of log, %d tracebacks" % (

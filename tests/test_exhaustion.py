@@ -3,6 +3,7 @@
 import gc
 import os
 import platform
+import socket
 import sys
 import unittest
 from unittest import mock
@@ -86,6 +87,33 @@ class TestPages(DirectoryTestCase):
                              for path in {archive.root for archive
                                           in found.archives.values()})]
         self.assertIn(len(snapshots), (1, 2, 3))
+
+
+@unittest.skipUnless(os.path.exists("/proc/self/status"), "no /proc")
+class TestSlowReaders(DirectoryTestCase):
+    def test_all_read_the_same_page(self):
+        for number in range(6000):
+            name = "p%s%d-1.0.tar.gz" % ("x" * 230, number)
+            with open(os.path.join(self.root, name), "wb"):
+                pass
+        with ServerProcess("--log-stream", "none", self.root) as server:
+            address = urlsplit(server.url)
+            size = len(server.get("simple/").body)
+            server.get("simple/?0")
+            before = most_memory(server.process)
+            for number in range(60):
+                # Others at once, or again what is kept ready.
+                for path in "/simple/?%d" % number, "/simple/":
+                    wire = socket.socket()
+                    self.addCleanup(wire.close)
+                    wire.settimeout(30)
+                    wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+                    wire.connect((address.hostname, address.port))
+                    wire.sendall(b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n"
+                                 % path.encode())
+                    self.assertEqual(b"HTTP/1.1 200", wire.recv(12))
+            self.assertLess(most_memory(server.process) - before,
+                            20 * size)
 
 
 BOUND = 10 * 1024 ** 2 - 1000

@@ -1,5 +1,6 @@
 """What hostile clients and unlucky moments must not achieve."""
 
+import contextlib
 import http.client
 import io
 import os
@@ -8,13 +9,19 @@ import sqlite3
 import struct
 import subprocess
 import sys
+import tarfile
+import tempfile
 import threading
 import unittest
+from unittest import mock
 from urllib.parse import urlsplit
 
 import pypi_server
 from tests import archives
-from tests.helpers import SCRIPT, DirectoryTestCase, ServerProcess
+from tests.helpers import (
+    SCRIPT, DirectoryTestCase, ServerProcess, call, wait_for,
+)
+from tests.test_upload_faults import Mounted
 
 WHEEL = "foo-1.0-py3-none-any.whl"
 BOUNDARY = "b0undary"
@@ -68,6 +75,24 @@ class TestWork(unittest.TestCase):
                 b"".join(b"14 k%03d%03d=xx\n" % (number, each)
                          for each in range(100))))
         self.assertEqual({}, scanner.pax_for_all)
+
+    def test_members_of_a_tar(self):
+        """Many fit into little; each may have to be looked at."""
+        header = tarfile.TarInfo("foo-1.0/x").tobuf()
+        asked = []
+        scanner = pypi_server.TarScanner(asked.append)
+        for _ in range(10):
+            scanner.feed(header * 1000)
+        self.assertEqual(10000, scanner.members)
+        self.assertLess(len(asked), 10)
+        with mock.patch.object(pypi_server, "TAR_MEMBERS_LIMIT", 12000):
+            scanner.feed(header * 2000)
+            with self.assertRaisesRegex(ValueError, "12000 members"):
+                scanner.feed(header)
+        scanner = pypi_server.TarScanner()  # that only seeks the metadata
+        with mock.patch.object(pypi_server, "TAR_MEMBERS_LIMIT", 10):
+            scanner.feed(header * 20)
+        self.assertEqual(20, scanner.members)
 
     def test_huge_directory_of_a_zip(self):
         end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1,
@@ -195,6 +220,79 @@ class TestCacheOfAnother(DirectoryTestCase):
         rows = other.execute("SELECT path FROM facts").fetchall()
         other.close()
         self.assertEqual([(self.root + "/" + WHEEL,)], rows)
+
+
+    def test_cache_that_is_busy_at_the_start(self):
+        """It is opened later, and what was read till then is in it."""
+        cache = os.path.join(self.folder, "cache")
+        os.mkdir(cache)
+        file = os.path.join(
+            cache, "facts-%d.sqlite3" % pypi_server.FactCache.VERSION)
+        archives.put(self.root, WHEEL, archives.wheel("foo", "1.0"))
+        other = sqlite3.connect(file, isolation_level=None)
+        self.addCleanup(other.close)
+        other.execute("CREATE TABLE others (name)")
+        other.execute("BEGIN EXCLUSIVE")
+        with mock.patch.object(pypi_server, "BUSY_PAUSE", 0.5), \
+                self.assertRaises(AssertionError), \
+                self.assertLogs("pypi_server", "WARNING"):
+            app = self.make_app()
+            self.assertEqual(200, call(app, "GET", "/simple/foo/").status)
+            app.warmer.start()
+            other.execute("COMMIT")
+            wait_for(lambda: other.execute(
+                "SELECT name FROM sqlite_master WHERE name = 'facts'")
+                .fetchall(), "it was opened")
+            rows = wait_for(lambda: other.execute(
+                "SELECT path FROM facts").fetchall(), "it was written")
+        self.assertEqual([(self.root + "/" + WHEEL,)], rows)
+
+    def check_cache(self, cache, lines=1):
+        """The server serves, and says in so many lines what is wrong."""
+        archives.put(self.root, WHEEL, archives.wheel("foo", "1.0"))
+        with ServerProcess("--cache-dir", cache, self.root) as server:
+            for _ in range(3):
+                answer = server.get("simple/foo/")
+                self.assertEqual(200, answer.status)
+                self.assertIn(WHEEL.encode(), answer.body)
+            self.assertEqual(0, server.stop())
+        self.assertEqual(lines, len(server.output.splitlines()),
+                         server.output)
+        self.assertEqual(lines, server.output.count("kept in memory only"))
+
+    def test_cache_of_another_program(self):
+        for statement, lines in (
+                ("CREATE TABLE facts (path TEXT)", 1),
+                ("CREATE TABLE facts (a, b, c, d, e, f, g, h)", 1),
+                ("CREATE TABLE others (path TEXT)", 0),
+                ("CREATE VIEW facts AS SELECT 1", 1)):
+            with self.subTest(statement), \
+                    tempfile.TemporaryDirectory() as cache:
+                other = sqlite3.connect(os.path.join(
+                    cache, "facts-%d.sqlite3"
+                    % pypi_server.FactCache.VERSION))
+                with other:
+                    other.execute(statement)
+                other.close()
+                self.check_cache(cache, lines)
+
+    def test_cache_of_another_version(self):
+        """It is left alone: that version may be in use."""
+        with tempfile.TemporaryDirectory() as cache:
+            path = os.path.join(cache, "facts-0.sqlite3")
+            with open(path, "wb") as file:
+                file.write(b"old")
+            self.check_cache(cache, 0)
+            with open(path, "rb") as file:
+                self.assertEqual(b"old", file.read())
+
+    def test_cache_on_a_full_disk(self):
+        mounted = Mounted(self, "-t", "tmpfs", "-o", "size=64k", "tmpfs")
+        with contextlib.suppress(OSError), open(
+                os.path.join(mounted.path, "much"), "wb", 0) as file:
+            while True:
+                file.write(bytes(4096))
+        self.check_cache(mounted.path)
 
 
 class TestCommands(DirectoryTestCase):

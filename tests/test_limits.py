@@ -373,12 +373,21 @@ class TestSoak(unittest.TestCase):
     @unittest.skipUnless(os.path.exists("/proc/self/status"),
                          "no /proc to look at processes through")
     def test_nothing_grows(self):
-        before, after, statuses, log = soak.soak(8, lambda line: None)
+        self.check()
+
+    def test_workers_with_tls(self):
+        self.check(workers=2, is_secured=True)
+
+    def check(self, workers=1, is_secured=False):
+        before, after, threads, statuses, log = soak.soak(
+            8, lambda line: None, workers, is_secured)
         self.assertLessEqual(after[0], before[0] + 2)
         self.assertLessEqual(after[1], before[1] + 1)
-        self.assertLess(after[2] - before[2], 30 * MEGABYTE)
+        self.assertLess(after[2] - before[2], 30 * workers * MEGABYTE)
+        self.assertLessEqual(threads, soak.most_threads(workers))
         self.assertNotIn("Traceback", log)
-        for what in "page", "download", "upload", "bad login":
+        for what in ("page", "download", "upload", "bad login", "other host",
+                     "slow reader"):
             self.assertIn(what, statuses)
         for found in statuses.values():
             self.assertNotIn(500, found, statuses)
