@@ -2573,8 +2573,8 @@ REMEDIES = {
     "quarantined": "Once the project is known to be harmless, remove its "
                    "status file.",
     "misspelled": "Correct its first word; nothing else of it counts.",
-    "unusable": "Put a file with a plain name there that the server may "
-                "read.",
+    "unusable": "Let the server read it, or put a file with a plain name in "
+                "its place.",
     "unrecognized": "Wheels, sdists and eggs are served: build one, and "
                     "keep the name that it was built with."}
 
