@@ -133,6 +133,10 @@ ZIPPED = (".whl", ".egg", ".zip", ".exe")
 BLOCK = 256 * 1024               # bytes read from a file at once
 XZ_MEMORY = 128 * 1024 ** 2      # bytes; `xz -9` needs 64 MiB
 METADATA_LIMIT = 10 * 1024 ** 2  # bytes; the largest on PyPI are below 2 MiB
+# Of its head, in which old tools put the description too.  Parsed, a field
+# needs hundreds of bytes; and a line that has two compresses to nothing.
+METADATA_HEAD_LIMIT = 4 * 1024 ** 2  # bytes
+METADATA_FIELDS_LIMIT = 10000
 # What a tar may unpack to: so much in any case, and so many times its size.
 # bz2 can reach 20,000 times, which a reader would need hours for.
 BOMB_SIZE = 1024 ** 3            # bytes
@@ -249,6 +253,8 @@ class Request(NamedTuple):
     client: str                   # address of the peer, or whom it serves
     base: str                     # URL of the index, e.g. "http://host/pypi/"
     user: str = "-"               # once verified
+    # Is called when an account stands for it.
+    vouch: Callable[[], None] = lambda: None
     outside: str = ""             # the prefix, if the path is not below it
 
 
@@ -605,6 +611,7 @@ def extension_of(filename: str) -> str:
 BYTE_RANGE = re.compile(r"bytes=\s*(\d{0,18})-(\d{0,18})\s*", re.ASCII)
 # RFC 9110, 7.2 and RFC 3986, 3.2.2: a name, IPv4 or [IPv6], and a port.
 HOST = re.compile(r"(?:[\w.~-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?", re.ASCII)
+HOST_LIMIT = 260  # characters; a name in DNS has 253, a port 5
 
 
 def quality(parameters: Sequence[str]) -> float:
@@ -742,13 +749,17 @@ def moment_of(nanoseconds: int) -> datetime.datetime:
         return datetime.datetime.max if nanoseconds > 0 else epoch
 
 
+def is_host(text: str) -> bool:
+    return len(text) <= HOST_LIMIT and bool(HOST.fullmatch(text))
+
+
 def base_url(scheme: str, host: str, prefix: str) -> str:
     """Return the URL of the index as this client sees it.
 
     Only what PyPI's formats demand as absolute is built from it: legacy
     JSON and provenance; a client that lies here deceives itself.
     """
-    if not HOST.fullmatch(host):
+    if not is_host(host):
         host = "localhost"
     return f"{scheme}://{host}/{quote(prefix.strip('/'))}".rstrip("/") + "/"
 
@@ -810,7 +821,7 @@ def parse_head(data: bytes) -> Head:
     if len(fields) > FIELD_LIMIT:
         raise HTTPError(431, f"more than {FIELD_LIMIT} header fields")
     headers = parse_fields(fields)
-    if minor != b"0" and not HOST.fullmatch(headers.get("host", "")):
+    if minor != b"0" and not is_host(headers.get("host", "")):
         raise HTTPError(400, "the Host header is missing or malformed")
     return Head(method.decode(), target.decode(), int(minor), headers)
 
@@ -1094,10 +1105,11 @@ def parse_htpasswd(text: str) -> Tuple[Dict[str, str], List[str]]:
     problems = []
     for number, line in enumerate(text.split("\n"), 1):
         line = line.lstrip("\ufeff").strip()
-        user, colon, digest = line.partition(":")
+        user, _, rest = line.partition(":")
+        digest = rest.partition(":")[0]
         if not line or line.startswith("#"):
             continue
-        if not colon or not user or not digest:
+        if not user or not digest:
             problems.append(f"line {number} is not USER:HASH")
         elif user in users:
             problems.append(f"line {number} repeats the user {user!r}; the "
@@ -1107,8 +1119,11 @@ def parse_htpasswd(text: str) -> Tuple[Dict[str, str], List[str]]:
                 f"line {number}: the password of {user!r} is in plain text "
                 "or a DES hash, which is refused; set it anew with the "
                 "passwd command")
+        elif not re.fullmatch("[!-~]+", digest):
+            problems.append(f"line {number}: the hash of {user!r} has "
+                            "characters that no hash has")
         else:
-            users[user] = digest.partition(":")[0]
+            users[user] = digest
     return users, problems
 
 
@@ -1335,18 +1350,31 @@ def read_metadata(file: BinaryIO, archive: Archive,
             is_read_error().
     """
     filename = archive.filename
+    metadata = None
     if filename.endswith(TAR_EXTENSIONS):
         blocks = hashed(file, hashes)
-        return metadata_in_tar(decompressed(blocks, filename), check,
-                               is_all=bool(hashes or check))
-    metadata = None
-    if filename.endswith(ZIPPED):
-        metadata = metadata_in_zip(file, archive, check)
-    if hashes:
-        file.seek(0)
-        for _ in hashed(file, hashes):
-            pass
+        metadata = metadata_in_tar(decompressed(blocks, filename), check,
+                                   is_all=bool(hashes or check))
+    else:
+        if filename.endswith(ZIPPED):
+            metadata = metadata_in_zip(file, archive, check)
+        if hashes:
+            file.seek(0)
+            for _ in hashed(file, hashes):
+                pass
+    check_fields(metadata or b"")
     return metadata
+
+
+def check_fields(metadata: bytes) -> None:
+    """Refuse core metadata that would fill the memory when it is parsed."""
+    head = metadata_parts(metadata)[0]
+    folded = head.count(b"\n ") + head.count(b"\n\t")
+    if len(head) > METADATA_HEAD_LIMIT \
+            or head.count(b"\n") - folded >= METADATA_FIELDS_LIMIT:
+        raise ValueError(
+            f"its metadata has more than {METADATA_FIELDS_LIMIT} fields, or "
+            f"more than {METADATA_HEAD_LIMIT} bytes of them")
 
 
 def hashed(file: BinaryIO, hashes: Mapping[str, Any]) -> Iterator[bytes]:
@@ -1422,11 +1450,14 @@ def check_zip_end(file: BinaryIO) -> None:
     directory = ZIP_END.unpack_from(tail, at)[5]
     if tail[:at][-ZIP64_PLACE.size:].startswith(b"PK\6\7"):
         place = ZIP64_PLACE.unpack_from(tail, at - ZIP64_PLACE.size)[2]
-        file.seek(min(place, size))
+        before = size - len(tail) + at - ZIP64_PLACE.size - ZIP64_END.size
+        # Some readers go where it leads, others to what is right before it.
+        if place != before:
+            raise ValueError("its ZIP64 records contradict each other")
+        file.seek(place)
         record = read_fully(file, ZIP64_END.size)
-        if len(record) == ZIP64_END.size:
-            directory = max(directory % (2 ** 32 - 1),
-                            ZIP64_END.unpack(record)[-2])
+        directory = max(directory % (2 ** 32 - 1),
+                        ZIP64_END.unpack(record)[-2])
     if directory > ZIP_DIRECTORY_LIMIT:
         raise ValueError("its directory has more than "
                          f"{ZIP_DIRECTORY_LIMIT} bytes")
@@ -1605,10 +1636,11 @@ class TarScanner:
         stated = header[148:156].strip(b" \0")
         counted = header[:148] + header[156:]
         total = sum(counted) + 8 * ord(" ")
-        # Old programs added signed bytes; readers take both.
-        signed = total - 256 * sum(byte > 127 for byte in counted)
         try:
-            self.done = int(stated, 8) not in (total, signed)
+            rest = total - int(stated, 8)
+            # Old programs added signed bytes; readers take both.
+            self.done = rest != 0 and rest != 256 * sum(
+                byte > 127 for byte in counted)
             size = tar_number(header[124:136])
         except ValueError:
             self.done = True
@@ -1729,28 +1761,40 @@ def tar_number(field: bytes, base: int = 8) -> int:
     return int(digits, base)
 
 
+def metadata_parts(data: bytes) -> Tuple[bytes, bytes]:
+    """Return the head and the body of core metadata."""
+    head, _, body = data.replace(b"\r\n", b"\n").partition(b"\n\n")
+    return head, body
+
+
+def decode(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
 def parse_metadata(data: bytes) -> Dict[str, List[str]]:
     """Parse core metadata into {lower-case field name: values}.
 
     The body, which is the description, is under "description" unless a
     header of that name came first.  The format is that of e-mail headers
-    (core metadata specification), but never encoded.
+    (core metadata specification), but never encoded.  Of too many fields,
+    see check_fields(), the last are left out.
 
     >>> parse_metadata(b"Name: a\\nKeywords: b,\\n  c\\n\\nText")
     {'name': ['a'], 'keywords': ['b,\\n  c'], 'description': ['Text']}
     """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")
-    head, _, body = text.replace("\r\n", "\n").partition("\n\n")
+    head, body = metadata_parts(data)
     fields: Dict[str, List[str]] = {}
-    for line in re.split(r"\n(?![ \t])", head):
+    lines = re.split(r"\n(?![ \t])", decode(head).lstrip("\ufeff"),
+                     maxsplit=METADATA_FIELDS_LIMIT)
+    for line in lines[:METADATA_FIELDS_LIMIT]:
         name, colon, value = line.partition(":")
         if colon:
             fields.setdefault(name.strip().lower(), []).append(value.strip())
     if body.strip():
-        fields.setdefault("description", []).append(body)
+        fields.setdefault("description", []).append(decode(body))
     return fields
 
 
@@ -4018,12 +4062,13 @@ AUDIT = logging.getLogger("pypi_server.audit")
 SETTLED = 0.5
 # The same on filesystems that keep whole seconds (or two of them, on FAT).
 SETTLED_COARSE = 1.1
-# Seconds.  A temporary file so young may belong to a server that has not
-# locked it yet; one so old belongs to nobody, where there are no locks.
-YOUNG = 2
-STALE = 36 * 3600
+# Tells this program from others that lock a directory, with its process id.
+HOLDER = os.urandom(8).hex()
 # seconds; the cache is worth no longer wait for another server's writing
 BUSY_TIMEOUT = 0.2
+# Seconds that an upload waits for another server to give a name; the other
+# one may have been stopped in the middle of that.
+LOCK_PATIENCE = 20
 HAND_OVER = 8 * 1024 ** 2  # bytes of an upload that are written out at once
 TEMPORARY = ".upload-"  # prefix of files on their way; dots are not scanned
 # What link() says on filesystems without hard links: FAT, some of FUSE, SMB.
@@ -4109,10 +4154,13 @@ def read_text(path: str, identity: Optional[Identity] = None) -> str:
 
 
 def sha256_of(path: str) -> str:
-    """Return the digest of a file, "" when it cannot be read."""
+    """Return the digest of a file, "" when it is none or cannot be read."""
     found = {"sha256": make_hash("sha256")}
+    identity = look(path)
+    if identity is None:  # a FIFO or a device has no end
+        return ""
     try:
-        with open(path, "rb") as file:
+        with open_whole(path, identity) as file:
             for _ in hashed(file, found):
                 pass
     except OSError:
@@ -4156,30 +4204,6 @@ def remove_files(paths: Iterable[str]) -> List[str]:
     return removed
 
 
-def replace_text(path: str, text: str) -> None:
-    """Write a file of secrets so that readers see the old or the new one."""
-    path = os.path.realpath(path)
-    temporary = f"{path}.{os.urandom(8).hex()}.tmp"
-    found = os.stat(path) if os.path.exists(path) else None
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL,
-                         0o600)
-    try:
-        with open(descriptor, "w", encoding="utf-8", newline="",
-                  errors="surrogateescape") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if found:
-            os.chmod(temporary, stat.S_IMODE(found.st_mode))
-            with contextlib.suppress(OSError, AttributeError):
-                os.chown(temporary, found.st_uid, found.st_gid)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    sync_directory(os.path.dirname(path))
-
-
 def lock_file(descriptor: int, wait: bool = False) -> Optional[bool]:
     """Lock a file as long as it is open; False when another process has.
 
@@ -4206,65 +4230,82 @@ def is_still(path: str, file: BinaryIO) -> bool:
         return False
 
 
+def open_lock(path: str, mode: int) -> BinaryIO:
+    """Open a file that is locked and written, and nothing that it links to.
+
+    Raises:
+        OSError: it cannot be opened, or is something else than a file.
+    """
+    for name in "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY", "O_CLOEXEC":
+        mode |= getattr(os, name, 0)
+    no_file = OSError(errno.EINVAL, "it is no file", path)
+    try:
+        descriptor = os.open(path, mode, 0o666)
+    except OSError as error:
+        raise no_file if error.errno in (errno.EISDIR, errno.ELOOP) else error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise no_file
+    return open(descriptor, "rb+" if mode & os.O_RDWR else "rb", buffering=0)
+
+
+def lock_soon(file: BinaryIO, deadline: float) -> Optional[bool]:
+    """Wait for the lock on a file; see lock_file().
+
+    Raises:
+        HTTPError: 503 when another process keeps it until the deadline.
+    """
+    pause = 0.001
+    while True:
+        is_locked = lock_file(file.fileno())
+        if is_locked is not False:
+            return is_locked
+        if time.monotonic() >= deadline:
+            raise HTTPError(503, "another server is busy with an upload",
+                            (("Retry-After", "5"),))
+        time.sleep(pause)
+        pause = min(2 * pause, 0.02)
+
+
 @contextlib.contextmanager
-def lock_names(directory: str) -> Iterator[None]:
+def lock_names(directory: str) -> Iterator[bool]:
     """Let one process at a time give names to uploads in a directory.
 
-    The lock is a file that is there only while somebody holds it or waits.
-    So whoever gets it has changed the directory after the last holder: a
-    network filesystem then shows its listing as it is, not as it was.
+    Yields:
+        whether another process may have done so since this one did.  The
+        file that is locked has the mark of its last holder, so that the
+        names need not be listed again for each of many uploads.
     """
     path = os.path.join(directory, ".lock")
+    mark = f"{os.getpid()} {HOLDER}".encode()
+    deadline = time.monotonic() + LOCK_PATIENCE
     while True:
-        with open(path, "ab") as file:
-            is_locked = lock_file(file.fileno(), wait=True)
+        try:
+            file, is_ours = open_lock(path, os.O_RDWR | os.O_CREAT), True
+        except PermissionError:
+            if not os.path.exists(path):
+                raise
+            # Of another user: it goes when it was used, as none can mark it.
+            file, is_ours = open_lock(path, os.O_RDONLY), False
+        with file:
+            is_locked = lock_soon(file, deadline)
             # The last holder removed it: others may lock a new one by now.
             if is_locked and not is_still(path, file):
                 continue
+            file.seek(0)
+            is_known = bool(is_locked) and file.read(100) == mark
+            if is_ours and not is_known:
+                file.seek(0)
+                file.truncate()
+                file.write(mark)
+                # A network filesystem then shows its names as they are.
+                os.utime(directory)
             try:
-                yield
+                yield not is_known
             finally:
-                with contextlib.suppress(OSError):  # open files on Windows
+                if not is_ours:
                     os.unlink(path)
             return
-
-
-def remove_leftovers(root: str) -> None:
-    """Remove the temporary files of servers that died during an upload.
-
-    Those of living servers are locked.
-    """
-    for folder, folders, names in os.walk(root):
-        for name in folders:  # of `update`
-            path = os.path.join(folder, name)
-            if name.startswith(TEMPORARY) \
-                    and time.time() - os.lstat(path).st_mtime > STALE:
-                LOG.warning("removing %s, left by an update that was killed",
-                            path)
-                shutil.rmtree(path, ignore_errors=True)
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = os.path.join(folder, name)
-            if name.startswith(TEMPORARY) and is_abandoned(path):
-                LOG.warning("removing %s, left by an upload that was cut off",
-                            path)
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
-
-
-def is_abandoned(path: str) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        age = time.time() - os.fstat(descriptor).st_mtime
-        if 0 <= age < YOUNG:  # its server may be about to lock it
-            time.sleep(YOUNG - age)
-        is_locked = lock_file(descriptor)
-        return age > STALE if is_locked is None else is_locked
-    finally:
-        os.close(descriptor)
 
 
 def move_new(path: str, final: str) -> None:
@@ -4566,6 +4607,10 @@ TICK = 0.05
 LONG_AGO = 60
 
 
+# What filesystems keep at their top for themselves, closed to others.
+SYSTEM_FOLDERS = ("lost+found", "System Volume Information", "$RECYCLE.BIN")
+
+
 class Listing(NamedTuple):
     """A directory as it was last listed."""
 
@@ -4595,6 +4640,15 @@ class Snapshot(NamedTuple):
     companions: FrozenSet[str]                 # paths
     statuses: Dict[str, Tuple[Tuple[int, str], ...]]  # (root's place, path)
     unreadable: str                            # why a root cannot be served
+    closed: Dict[str, str]  # folders that cannot be read, and why
+    # Another one for other names: who must know later whether they changed
+    # keeps this, not all the names of that moment.
+    mark: object = None
+
+    def hidden(self) -> str:
+        """Return what keeps this from being all there is, "" if it is."""
+        return self.unreadable or ", ".join(
+            f"{path}: {problem}" for path, problem in self.closed.items())
 
 
 class Draft:
@@ -4684,8 +4738,9 @@ class Draft:
                 projects[name] = tuple(members.values())
             else:
                 projects.pop(name, None)
-        return Snapshot(self.archives, projects, frozenset(self.companions),
-                        self.statuses, self.last.unreadable)
+        return self.last._replace(
+            archives=self.archives, projects=projects, mark=object(),
+            companions=frozenset(self.companions), statuses=self.statuses)
 
 
 def is_file(entry: "os.DirEntry[str]") -> bool:
@@ -4707,7 +4762,7 @@ class Tree:
         self.order = {root: place for place, root in enumerate(roots)}
         self.listings: Dict[Tuple[str, str], Listing] = {}
         self.shadowed: Dict[str, List[Archive]] = {}
-        self.snapshot = Snapshot({}, {}, frozenset(), {}, "")
+        self.snapshot = Snapshot({}, {}, frozenset(), {}, "", {})
         # By directory: {name: what is wrong with it}.
         self.reported: Dict[str, Dict[str, str]] = {}
         self.seen: Set[str] = set()  # all projects that ever had a file
@@ -4719,9 +4774,10 @@ class Tree:
         suddenly empty would send clients elsewhere.
         """
         listings: Dict[Tuple[str, str], Listing] = {}
+        closed: Dict[str, str] = {}
         try:
             for root in self.order:
-                self.walk(root, listings)
+                self.walk(root, listings, closed)
         except OSError as error:
             unreadable = f"{error.filename}: {error.strerror}"
             if unreadable != self.snapshot.unreadable:
@@ -4740,8 +4796,9 @@ class Tree:
         for root, directory in self.listings.keys() - listings.keys():
             self.reported.pop(f"{root}/{directory}", None)
         self.listings = listings
-        if self.snapshot.unreadable:
-            self.snapshot = self.snapshot._replace(unreadable="")
+        if self.snapshot.unreadable or self.snapshot.closed != closed:
+            self.snapshot = self.snapshot._replace(
+                unreadable="", closed=closed)
         if changes:
             self.change(changes)
 
@@ -4767,19 +4824,23 @@ class Tree:
             self.change([((root, directory), removed & known.names,
                           added - known.names)])
 
-    def walk(self, root: str,
-             listings: Dict[Tuple[str, str], Listing]) -> None:
+    def walk(self, root: str, listings: Dict[Tuple[str, str], Listing],
+             closed: Dict[str, str]) -> None:
+        """Add the listings of a root, and the folders that have none."""
         listings[root, ""] = self.listing(root, "")
         queue = [""]
         while queue:
             directory = queue.pop()
             for folder in listings[root, directory].folders:
                 below = f"{directory}{folder}/"
+                if f"{root}/{directory}{folder}" in self.order:
+                    continue  # it has its turn by itself
                 try:
                     listings[root, below] = self.listing(root, below)
                 except (FileNotFoundError, NotADirectoryError):
                     continue
                 except OSError as error:
+                    closed[f"{root}/{below}"] = str(error.strerror)
                     self.report(f"{root}/{below}", {"": str(error.strerror)})
                     if (root, below) not in self.listings:
                         continue
@@ -4827,7 +4888,7 @@ class Tree:
         with os.scandir(path) as entries:
             for entry in entries:
                 name = entry.name
-                if name.startswith("."):
+                if name.startswith(".") or name in SYSTEM_FOLDERS:
                     continue
                 if not name.isprintable():  # nor valid UTF-8, perhaps
                     problems[ascii(name)] = "its name has characters that " \
@@ -4917,7 +4978,7 @@ class State(NamedTuple):
 
     project: Project
     files: Dict[str, File]  # those of the project, by filename
-    snapshot: Snapshot
+    mark: object            # of the snapshot
     seen: Tuple[Any, ...]   # identities of all that it was made from
     until: float            # monotonic; it is right at least so long
     settled: bool           # nothing in it is still to be read
@@ -5013,7 +5074,10 @@ class Reader:
             OSError: it cannot be read, or it changed meanwhile.
         """
         with open_whole(archive.path, identity) as file:
-            facts = read_archive(file, archive, algorithms)
+            # Out of memory: a dozen small reads cost more than such a file.
+            facts = read_archive(
+                io.BytesIO(read_fully(file, BLOCK))
+                if identity.size <= BLOCK else file, archive, algorithms)
             if identify(os.fstat(file.fileno())) != identity:
                 raise OSError(errno.ESTALE, "it changed meanwhile")
         return facts
@@ -5143,6 +5207,19 @@ class Directories:
                 (("Retry-After", "5"),))
         return snapshot
 
+    def whole(self) -> Snapshot:
+        """Return a snapshot that tells also what is not here.
+
+        Raises:
+            HTTPError: 503 while any folder cannot be read.
+        """
+        snapshot = self.index()
+        if snapshot.closed:
+            raise HTTPError(
+                503, "a folder of a package directory cannot be read at the "
+                "moment", (("Retry-After", "5"),))
+        return snapshot
+
     def refresh(self) -> None:
         """Make the snapshot agree with the disk as it is now."""
         with self.lock:
@@ -5178,7 +5255,7 @@ class Directories:
     def state(self, name: str, snapshot: Snapshot,
               algorithms: FrozenSet[str]) -> State:
         def is_right(state: Optional[State]) -> bool:
-            return state is not None and state.snapshot is snapshot \
+            return state is not None and state.mark is snapshot.mark \
                 and time.monotonic() < state.until \
                 and algorithms <= state.algorithms
         state = self.states.get(name)
@@ -5213,7 +5290,7 @@ class Directories:
         seen = self.look_at(name, snapshot)
         if last and last.settled and last.seen == seen \
                 and algorithms <= last.algorithms:
-            return last._replace(snapshot=snapshot, until=until)
+            return last._replace(mark=snapshot.mark, until=until)
         known = self.reader.cache.get([archive.path for archive in archives])
         pause = max(self.reader.pause(archive.path, identity, known)
                     for archive, identity, *_ in seen[:len(archives)])
@@ -5244,7 +5321,7 @@ class Directories:
         self.note(brief_of(project, archives))
         return State(
             project, {file.archive.filename: file for file in files},
-            snapshot, seen, until, settled, algorithms)
+            snapshot.mark, seen, until, settled, algorithms)
 
     def look_at(self, name: str, snapshot: Snapshot) -> Tuple[Any, ...]:
         """Return all that a state depends on, besides the files' content.
@@ -5306,7 +5383,7 @@ class Directories:
         snapshot = self.tree.snapshot
         state = self.states.get(archive.project)
         identity = look(archive.path)
-        if state and state.snapshot is snapshot:
+        if state and state.mark is snapshot.mark:
             file = state.files.get(archive.filename)
             if file and file.identity == identity:
                 return file
@@ -5329,7 +5406,7 @@ class Directories:
     def forget(self) -> None:
         """Take out of the cache what is gone from the disk."""
         snapshot = self.tree.snapshot
-        if snapshot.unreadable:
+        if snapshot.hidden():
             return
         there = {archive.path for archive in snapshot.archives.values()}
         for root in self.tree.order:
@@ -5404,19 +5481,70 @@ class Directories:
 
 # seconds between two looks at what there is to read
 WARM_INTERVAL = 1.0
-# seconds between two looks for what is known of files that are gone
+# seconds between two looks for what is left of files and of uploads
 FORGET_INTERVAL = 3600.0
 PACK = 500  # projects that are read before it is written down
+# Seconds.  A temporary file so young may belong to a server that has not
+# locked it yet; one so old belongs to nobody, where there are no locks.
+YOUNG = 2
+STALE = 36 * 3600
+
+
+def remove_leftovers(roots: Iterable[str]) -> None:
+    """Remove the temporary files of servers that died during an upload.
+
+    Those of living servers are locked.
+    """
+    for folder, folders, names in itertools.chain.from_iterable(
+            map(os.walk, roots)):
+        for name in folders:  # of `update`
+            path = os.path.join(folder, name)
+            if name.startswith(TEMPORARY) and is_stale(path):
+                LOG.warning("removing %s, left by an update that was killed",
+                            path)
+                shutil.rmtree(path, ignore_errors=True)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = os.path.join(folder, name)
+            if name.startswith(TEMPORARY) and is_abandoned(path):
+                with contextlib.suppress(OSError):  # another was faster
+                    os.unlink(path)
+                    LOG.warning("removing %s, left by an upload that was cut "
+                                "off", path)
+
+
+def is_stale(path: str) -> bool:
+    try:
+        return time.time() - os.lstat(path).st_mtime > STALE
+    except OSError:  # it was removed meanwhile
+        return False
+
+
+def is_abandoned(path: str) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        age = time.time() - os.fstat(descriptor).st_mtime
+        if 0 <= age < YOUNG:  # its server may be about to lock it
+            time.sleep(YOUNG - age)
+        is_locked = lock_file(descriptor)
+        return age > STALE if is_locked is None else is_locked
+    finally:
+        os.close(descriptor)
 
 
 class Warmer:
     """A thread that reads what was never asked for, ahead of requests.
 
-    It also writes down what was read, and forgets what is gone.
+    It also writes down what was read, and forgets and removes what is of no
+    use any more.
     """
 
-    def __init__(self, directories: Directories) -> None:
+    def __init__(self, directories: Directories, tidies: bool = True) -> None:
         self.directories = directories
+        self.tidies = tidies  # removes leftovers too
         self.lock = threading.Lock()
         self.stopping = threading.Event()
         # Is told, while it reads all projects for the first time, of the
@@ -5453,6 +5581,8 @@ class Warmer:
                 self.directories.reader.forget(self.directories.fresh())
                 if self.reads and time.monotonic() >= forget_at:
                     self.directories.forget()
+                    if self.tidies:
+                        remove_leftovers(self.directories.roots)
                     forget_at = time.monotonic() + FORGET_INTERVAL
             except Exception:
                 LOG.exception("reading ahead failed")
@@ -5932,6 +6062,30 @@ def locked_directory(path: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+def replace_text(path: str, text: str) -> None:
+    """Write a file of secrets so that readers see the old or the new one."""
+    path = os.path.realpath(path)
+    temporary = f"{path}.{os.urandom(8).hex()}.tmp"
+    found = os.stat(path) if os.path.exists(path) else None
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL,
+                         0o600)
+    try:
+        with open(descriptor, "w", encoding="utf-8", newline="",
+                  errors="surrogateescape") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if found:
+            os.chmod(temporary, stat.S_IMODE(found.st_mode))
+            with contextlib.suppress(OSError, AttributeError):
+                os.chown(temporary, found.st_uid, found.st_gid)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    sync_directory(os.path.dirname(path))
+
+
 def rewrite_passwords(path: str, user: str, digest: Optional[str]) -> None:
     lines: List[str] = []
     if os.path.lexists(path):
@@ -5953,7 +6107,8 @@ def rewrite_passwords(path: str, user: str, digest: Optional[str]) -> None:
 
 # === 20  Application ========================================================
 
-PAGES_LIMIT = 64 * 1024 ** 2  # bytes of rendered pages that are kept
+PAGES_LIMIT = 64 * 1024 ** 2  # bytes of rendered pages that are kept ...
+PAGE_OVERHEAD = 1024  # ... with what Python needs for each
 # Pages for people load nothing from elsewhere, and hold no script themselves.
 FOR_PEOPLE = (
     ("Content-Security-Policy",
@@ -6027,7 +6182,7 @@ def make_app(config: Config) -> App:
     welcome = config.welcome_msg
     if config.welcome_file:
         welcome = read_setting("--welcome", config.welcome_file)
-    warmer = Warmer(directories)
+    warmer = Warmer(directories, not config.read_only)
     return App(config, directories, warmer, Lists(directories, warmer),
                checker(config), welcome, Recent(PAGES_LIMIT), Throttle())
 
@@ -6108,8 +6263,11 @@ def read_setting(flag: str, path: str) -> str:
     try:
         with open(os.path.expanduser(path), encoding="utf-8") as file:
             return file.read()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{flag}: {path!r} cannot be read: {error}")
+    except OSError as error:
+        problem = error.strerror or str(error)
+    except ValueError:
+        problem = "it is not text in UTF-8"
+    raise UsageError(f"{flag}: {path!r} cannot be read: {problem}")
 
 
 def content_type(media_type: str) -> Tuple[str, str]:
@@ -6152,12 +6310,17 @@ def wanted_type(request: Request, offers: Tuple[str, ...]) -> str:
 
 def kept_page(app: App, key: Any, source: Any, render: Callable[[], Page],
               is_same: Callable[[Any, Any], bool] = operator.is_) -> Page:
-    """Return the page under a key, rendered anew if its source changed."""
+    """Return the page under a key, rendered anew if its source changed.
+
+    The key may be as long as clients like.  The source is kept: it shall be
+    small, or last anyway.
+    """
     kept = app.pages.get(key)
     if kept is not None and is_same(kept[0], source):
         return kept[1]
     page = render()
-    app.pages.put(key, (source, page), len(page.body) + len(page.compressed))
+    app.pages.put(key, (source, page), len(page.body) + len(page.compressed)
+                  + len(repr(key)) + PAGE_OVERHEAD)
     return page
 
 
@@ -6319,6 +6482,7 @@ def not_served(app: App, request: Request) -> Response:
     counts = catalogue.totals.read, catalogue.totals.projects
     place = place_of(request, app)
     page = page_number(query_values(request))
+    shown = (place, page) if media_type == HTML else ()
 
     def render() -> Page:
         ignored = app.lists.ignored(catalogue)
@@ -6329,8 +6493,9 @@ def not_served(app: App, request: Request) -> Response:
     statuses = [look(path) for entries in catalogue.snapshot.statuses.values()
                 for _, path in entries]
     return reply_page(request, kept_page(
-        app, ("withheld", media_type, place, page), (catalogue, statuses),
-        render, lambda kept, new: kept[0] is new[0] and kept[1] == new[1]),
+        app, ("withheld", media_type, shown),
+        (catalogue.snapshot.mark, catalogue.noted, statuses), render,
+        operator.eq),
         FOR_PEOPLE * (media_type == HTML))
 
 
@@ -6389,7 +6554,7 @@ def project_list(app: App, request: Request) -> Response:
         else project_list_html
     snapshot = app.directories.index()
     return reply_page(request, kept_page(
-        app, ("list", media_type), snapshot,
+        app, ("list", media_type), snapshot.mark,
         lambda: render(media_type, sorted(snapshot.projects))))
 
 
@@ -6418,6 +6583,7 @@ def project_detail(app: App, request: Request, project: str) -> Response:
 
 def elsewhere(app: App, project: str) -> Response:
     """Answer for a project of which nothing is here."""
+    app.directories.whole()  # else nobody knows
     # A file that is being replaced may be gone for a moment.
     if app.config.disable_fallback or not PROJECT_NAME.fullmatch(project) \
             or normalize(project) in app.directories.tree.seen:
@@ -6427,25 +6593,39 @@ def elsewhere(app: App, project: str) -> Response:
 
 
 def archives(app: App, request: Request) -> Response:
-    """Answer with all archives that are whole.
-
-    It must look at every file, so it does not do that for every request.
-    """
-    snapshot = app.directories.index()
-    now = time.monotonic()
-    place = place_of(request, app)
+    """Answer with all archives that are whole."""
+    catalogue = read_all(app)
+    # One page for whatever name somebody calls this host by: it is large.
+    place = place_of(request, app)._replace(base="")
 
     def render() -> Page:
-        locations = []
-        for name in sorted(snapshot.projects):
-            found = app.directories.project(name)
-            locations += [file.archive.location
-                          for file in (listed_files(found) if found else ())]
-        return archives_page(place, locations)
-    return reply_page(request, kept_page(
-        app, ("archives", place), (snapshot, now), render,
-        lambda kept, new: kept[0] is new[0]
-        and new[1] - kept[1] < WARM_INTERVAL), FOR_PEOPLE)
+        return archives_page(place, [
+            archive.location for brief in catalogue.briefs
+            for archive in whole_archives(brief)])
+    with app.directories.alone(" archives"):  # as no project is called
+        return reply_page(request, kept_page(
+            app, ("archives", place),
+            (catalogue.snapshot.mark, catalogue.noted), render, operator.eq),
+            FOR_PEOPLE)
+
+
+def read_all(app: App) -> Catalogue:
+    """Return what is known of all projects, when each was read once."""
+    directories = app.directories
+    with directories.alone(" all"):
+        for name, found in directories.index().projects.items():
+            if not directories.is_noted(name, found):
+                directories.project(name)
+    return app.lists.catalogue()
+
+
+def whole_archives(brief: Brief) -> List[Archive]:
+    """Return what a project offers, oldest version first."""
+    withheld_names = {filename for filename, _ in brief.withheld}
+    found = [archive for archive in brief.archives
+             if brief.files and archive.filename not in withheld_names]
+    return found if len(found) < 2 else sorted(found, key=lambda archive: (
+        version_key(archive.version), archive.filename))
 
 
 def check_offered(app: App, archive: Archive) -> None:
@@ -6530,7 +6710,7 @@ def add_slash(app: App, request: Request, **arguments: str) -> Response:
 
 def health(app: App, request: Request) -> Response:
     """Answer with Ok while all package directories can be read."""
-    app.directories.index()
+    app.directories.whole()
     return Response(200, (content_type(TEXT), NO_STORE), b"Ok")
 
 
@@ -6545,26 +6725,24 @@ XML = "text/xml"
 SEARCH_LIMIT = 64 * 1024  # bytes of a search; pip sends 300
 QUERY_LIMIT = 200         # characters of a search by people
 TERMS_LIMIT = 20          # each is looked for in every project
+HITS_LIMIT = 1000         # projects that `pip search` is told; PyPI told 100
 
 
 def search(app: App, request: Request) -> Response:
-    """Answer `pip search`; nothing else of XML-RPC exists here."""
+    """Answer `pip search`, up to 1000 projects; it is all of XML-RPC."""
     names, summaries, combine = parse_search(request)
     hits = []
-    for name in sorted(app.directories.index().projects):
-        project = app.directories.project(name)
-        files = listed_files(project) if project else ()
-        if not files:
-            continue
-        version = latest_version(files)
-        summary = summary_of(files, version)
+    for brief in read_all(app).briefs:
         found = [any(term in text.lower() for term in terms)
-                 for terms, text in ((names, name), (summaries, summary))
-                 if terms]
-        if combine(found):
+                 for terms, text in ((names, brief.name),
+                                     (summaries, brief.summary)) if terms]
+        if brief.files and combine(found):
             # XML 1.0 has no characters for what printable() replaces.
-            hits.append({"name": name, "summary": printable(summary),
-                         "version": version, "_pypi_ordering": 0})
+            hits.append({"name": brief.name, "version": brief.version,
+                         "summary": printable(brief.summary),
+                         "_pypi_ordering": 0})
+            if len(hits) == HITS_LIMIT:
+                break
     import xmlrpc.client  # late: it costs every other start some milliseconds
     body = xmlrpc.client.dumps((hits,), methodresponse=True,
                                allow_none=True).encode("utf-8")
@@ -6690,7 +6868,7 @@ def upload(app: App, request: Request) -> Response:
     finally:
         form.close()
     if choose_media_type(
-            request.headers.get("accept", ""), (TEXT, HTML)) == HTML:
+            request.headers.get("accept", ""), (HTML, TEXT)) == HTML:
         return Response(
             200, (content_type(HTML), NO_STORE, NO_SNIFFING) + FOR_PEOPLE,
             stored_page(place_of(request, app), text).body)
@@ -6883,10 +7061,10 @@ def give_name(app: App, archive: Archive, facts: Facts,
         HTTPError: 409 when the same archive is here, spelled otherwise.
         FileExistsError: the name is taken, and no --overwrite.
     """
-    with lock_names(archive.root):
-        # What another server on this directory has just stored.
-        app.directories.refresh()
-        check_twins(app, archive)
+    with lock_names(archive.root) as others_came:
+        if others_came:  # another server on this directory stores as well
+            app.directories.refresh()
+            check_twins(app, archive)
         app.directories.store(archive, facts, lambda: incoming.place(
             archive.path, app.config.overwrite))
 
@@ -7282,6 +7460,7 @@ def authorize(app: App, request: Request, action: str) -> Request:
         audit_refusal(app, request, "failed to log in for", action)
         raise HTTPError(401, "a valid user name and password are needed",
                         (CHALLENGE,))
+    request.vouch()
     return request._replace(user=credentials[0])
 
 
@@ -7371,10 +7550,12 @@ IDLE_TIMEOUT = 60
 HEAD_TIMEOUT = 10     # for a whole head, from its first byte
 BODY_TIMEOUT = 20     # for each piece of a body
 BODY_RATE = 500       # bytes per second, that a body must have on average
+BODY_CLAIM = 2        # after the head; then a body gives way, see Wire
 SEND_TIMEOUT = 60     # without any progress
 HANDSHAKE_TIMEOUT = 10  # of TLS, as a whole
 TLS_BLOCK = 64 * 1024   # bytes of a file that are encrypted at once
 LINGER_TIMEOUT = 30   # to read on after an early answer; nginx has 30 too
+LINGER_REFUSED = 3    # the same after what was no request
 # Bytes.  A file up to here goes out in one piece with its head.
 SMALL_FILE = 64 * 1024
 HEAD_BLOCK = 8 * 1024  # bytes received at once while a request is awaited
@@ -7392,14 +7573,25 @@ THREADS = 16  # of servers by others that have a pool of them
 
 
 class Wire:
-    """A socket with what was received but not used yet."""
+    """A socket with what was received but not used yet.
+
+    Where there are too many, one that waits for its client is ended: for a
+    request, for a client to take its leave, or for a body that no account
+    stands for.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock: Any = sock  # or an ssl.SSLSocket
         self.is_secured = False
         self.buffer = b""
         self.at = 0  # of what is not used yet
+        # Since when it waits in such a way, monotonic; 0 while it must not be
+        # ended, and in the future for a body that has a claim so far.
+        self.waits_since = time.monotonic()
+        self.has_request = False  # that is not answered, or not to its end
+        self.is_ended = False
         self.body_until = 0.0  # monotonic; 0 before a body is waited for
+        self.body_claim = 0.0  # monotonic: until when it has one
 
     def secure(self, context: Any) -> None:
         """Go on with TLS; the socket that was given is of no use then.
@@ -7465,6 +7657,7 @@ class Wire:
             end = self.buffer.find(b"\r\n\r\n", start)
             if end >= 0:
                 self.at = end + 4
+                self.begin_request()
                 return self.buffer[start:end]
             self.check_begun(start)
             try:
@@ -7474,10 +7667,26 @@ class Wire:
             except socket.timeout:
                 raise HTTPError(408, "the request head took too long")
 
+    def begin_request(self) -> None:
+        self.waits_since = 0.0
+        self.has_request = True
+        self.body_claim = time.monotonic() + BODY_CLAIM
+
+    def vouch(self) -> None:
+        """Let the body of this request take its time."""
+        self.body_claim = math.inf
+
+    def end_request(self) -> None:
+        self.waits_since = time.monotonic()
+        self.has_request = False
+
     def check_begun(self, start: int) -> None:
         """Refuse what will not become a head."""
         if self.buffer.startswith(TLS_HANDSHAKE, start):
             raise HTTPError(400, "this is HTTP, not HTTPS")
+        if self.buffer.count(b"\n", start) > self.buffer.count(
+                b"\r\n", start):
+            raise HTTPError(400, "a line ends without a carriage return")
         size = len(self.buffer) - start
         if size >= LINE_LIMIT and self.buffer.find(
                 b"\r\n", start, start + LINE_LIMIT) < 0:
@@ -7500,13 +7709,26 @@ class Wire:
     def wait_for_body(self) -> None:
         now = time.monotonic()
         self.body_until = self.body_until or now + BODY_TIMEOUT
+        self.waits_since = self.body_claim
         try:
             self.receive(min(self.body_until, now + BODY_TIMEOUT))
             self.body_until += (len(self.buffer) - self.at) / BODY_RATE
-        except (EOFError, ConnectionError):
-            raise HTTPError(400, "the body of the request is incomplete")
         except socket.timeout:
             raise HTTPError(408, "the body of the request stalled")
+        except (EOFError, OSError):  # the client is gone, or TLS is broken
+            if self.is_ended:
+                raise HTTPError(503, "too many connections",
+                                (("Retry-After", "1"),))
+            raise HTTPError(400, "the body of the request is incomplete")
+        finally:
+            self.waits_since = 0.0
+
+    def invite(self) -> None:
+        """Ask for a body that waits to be asked for (RFC 9110, 10.1.1)."""
+        try:
+            self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        except OSError:
+            raise HTTPError(400, "the body of the request is incomplete")
 
     def read_line(self) -> bytes:
         """Return a line of chunked coding, without its end."""
@@ -7529,7 +7751,7 @@ class Wire:
                 sent = self.sock.send(data, NO_WAIT)
         if sent < len(data):
             view = memoryview(data)
-            self.sock.settimeout(SEND_TIMEOUT)
+            self.sock.settimeout(1 if self.is_ended else SEND_TIMEOUT)
             while sent < len(data):
                 sent += self.sock.send(view[sent:])
             self.sock.settimeout(None)
@@ -7558,7 +7780,8 @@ class Wire:
             socket.socket.shutdown(self.sock, how)
 
     def end_wait(self) -> None:
-        """End the wait for a request, in whatever thread it is."""
+        """End a wait for the client, in whatever thread it is."""
+        self.is_ended = True
         self.shut(END_OF_WAIT)
 
     def end_tls(self) -> None:
@@ -7568,11 +7791,12 @@ class Wire:
                 self.sock.settimeout(0)
                 self.sock.unwrap()
 
-    def linger(self) -> None:
+    def linger(self, seconds: float) -> None:
         """Read on for a while: closing now would destroy the answer on its
         way to a client that is still sending (RFC 9112, 9.6).
         """
-        deadline = time.monotonic() + LINGER_TIMEOUT
+        self.waits_since = time.monotonic()
+        deadline = self.waits_since + seconds
         self.end_tls()
         self.shut(socket.SHUT_WR)
         with contextlib.suppress(OSError):
@@ -7605,7 +7829,7 @@ class Body:
         """Return at most `size` more bytes; b"" at the end of the body."""
         if self.must_invite:
             self.must_invite = False
-            self.wire.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.wire.invite()
         was_broken, self.is_broken = self.is_broken, True
         if was_broken:
             raise HTTPError(400, "the body of the request is incomplete")
@@ -7877,8 +8101,6 @@ class Connection(BaseHTTPRequestHandler):
         self.request.settimeout(None)
         self.wire = Wire(self.request)
         self.ready = self.server.ready_for(self.client_address[0])
-        # Since when it waits for a request, monotonic; 0 while it answers.
-        self.waits_since = time.monotonic()
         self.server.register(self)
 
     def handle(self) -> None:
@@ -7897,15 +8119,14 @@ class Connection(BaseHTTPRequestHandler):
             # What came together with other things is not a head alone.
             known = None if wire.at else ready.get(wire.buffer)
             if known is not None and known.holds(now, seen()):
-                self.waits_since = now
+                wire.waits_since = 0.0
                 wire.at = len(wire.buffer)
                 wire.send(known.data)
             elif not self.handle_request():
                 return
-            else:
-                self.waits_since = time.monotonic()
-                if self.server.is_stopping:  # it may have looked before
-                    return
+            wire.end_request()
+            if self.server.is_stopping:  # it may have looked before
+                return
 
     def begin_tls(self) -> bool:
         """Go on with TLS if it is wanted; False when that is impossible."""
@@ -7926,9 +8147,10 @@ class Connection(BaseHTTPRequestHandler):
     def refuse(self, request: Request, error: HTTPError) -> None:
         """Answer what cannot be read, and close the connection."""
         LOG.info("%s sent a bad request: %s", request.client, error.detail)
+        self.wire.begin_request()
         self.wire.send(message(request, None, error_response(request, error),
                                False))
-        self.wire.linger()
+        self.wire.linger(LINGER_REFUSED)
 
     def finish(self) -> None:
         if self.wire.is_secured:  # nobody else has this socket
@@ -7944,7 +8166,6 @@ class Connection(BaseHTTPRequestHandler):
             data = self.wire.read_head()
             if data is None:
                 return False
-            self.waits_since = 0.0
             if data.startswith(b"HEAD "):
                 request = request._replace(method="HEAD")
             head = parse_head(data)
@@ -7953,7 +8174,8 @@ class Connection(BaseHTTPRequestHandler):
             host = head.headers.get("host", "localhost")
             scheme = "https" if self.wire.is_secured else "http"
             request = Request(head.method, path, query, head.headers,
-                              body.read, client, f"{scheme}://{host}/")
+                              body.read, client, f"{scheme}://{host}/",
+                              vouch=self.wire.vouch)
         except HTTPError as error:
             self.refuse(request, error)
             return False
@@ -7981,11 +8203,30 @@ class Connection(BaseHTTPRequestHandler):
                     len(sole_head) + len(data) + REPEAT_OVERHEAD)
             self.wire.send(data)
             if file and isinstance(response.body, FileSlice):
-                keep = self.wire.send_file(
-                    file, response.body.start, response.body.length) and keep
+                keep = self.send_file(file, response.body) and keep
         if not drained:
-            self.wire.linger()
+            self.wire.linger(LINGER_TIMEOUT)
         return keep and not self.server.is_stopping
+
+    def send_file(self, file: BinaryIO, part: FileSlice) -> bool:
+        """Send a part of a file; False when it cannot be read to its end.
+
+        The connection must be closed then, since no answer can follow.
+        """
+        try:
+            return self.wire.send_file(file, part.start, part.length)
+        except OSError as error:
+            if is_network_error(error):
+                raise
+            LOG.error("%s cannot be read, so a download of it was cut off: "
+                      "%s", part.path, error.strerror)
+            return False
+
+
+def is_network_error(error: OSError) -> bool:
+    """Tell a client that is gone from a disk that fails."""
+    return isinstance(error, (ConnectionError, TimeoutError, socket.timeout)
+                      ) or type(error).__module__ == "ssl"
 
 
 def is_repeatable(config: Config, request: Request,
@@ -8157,8 +8398,7 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exc_info()[1]
-        if isinstance(error, (ConnectionError, socket.timeout)) \
-                or type(error).__module__ == "ssl":
+        if isinstance(error, OSError):  # of the socket: all others are caught
             LOG.debug("%s: %s", client_address[0], error)
         else:
             LOG.exception("the connection of %s failed", client_address[0])
@@ -8200,14 +8440,13 @@ class Server(ThreadingHTTPServer):
         """
         latest = time.monotonic() - least
         # Each is asked once, since it may get a request meanwhile.
-        waiting = [(connection.waits_since, id(connection), connection)
-                   for connection in self.connections]
+        waiting = [(connection.wire.waits_since, id(connection), connection)
+                   for connection in self.connections
+                   if not connection.wire.is_ended]
         waiting = [entry for entry in waiting if 0 < entry[0] <= latest]
         if not waiting:
             return False
-        oldest = min(waiting)[2]
-        oldest.waits_since = 0.0
-        oldest.wire.end_wait()
+        min(waiting)[2].wire.end_wait()
         return True
 
     def shutdown_request(self, request: Any) -> None:
@@ -8228,9 +8467,11 @@ class Server(ThreadingHTTPServer):
             self.refused.popleft().close()
         with self.changed:
             for connection in self.connections:
-                since = connection.waits_since
-                if since and now - since > IDLE_TIMEOUT:
-                    connection.wire.end_wait()
+                wire = connection.wire
+                since = wire.waits_since
+                if since and not wire.has_request \
+                        and now - since > IDLE_TIMEOUT:
+                    wire.end_wait()
 
     def register(self, connection: Connection) -> None:
         with self.changed:
@@ -8251,8 +8492,9 @@ class Server(ThreadingHTTPServer):
         with self.changed:
             self.is_stopping = True
             for connection in self.connections:
-                if connection.waits_since:
-                    connection.wire.end_wait()
+                wire = connection.wire
+                if wire.waits_since and not wire.has_request:
+                    wire.end_wait()
             self.changed.wait_for(lambda: not self.connections, GRACE)
 
 
@@ -8283,7 +8525,7 @@ def serve(app: App, announce: Callable[[str], None],
     allow_many_files()
     server = Server(app)
     if not app.config.read_only:
-        remove_leftovers(app.config.roots[0])
+        remove_leftovers(app.config.roots)
     line = banner(app, server.socket)
     if hasattr(gc, "freeze"):  # from Python 3.7
         # What stays need not be looked through again, nor copied by workers.
@@ -8345,6 +8587,8 @@ class Supervisor:
                 if time.monotonic() - started < 1:
                     time.sleep(1)  # it would fail again at once
             self.start()
+            if not (self.is_stopping or self.server.app.config.read_only):
+                remove_leftovers(self.server.app.config.roots)
 
     def start(self) -> None:
         """Fork what is missing."""
@@ -8671,7 +8915,7 @@ def serve_elsewhere(config: Config, announce: Callable[[str], None]) -> None:
     with contextlib.suppress(KeyboardInterrupt):
         listener = listen(config.host, config.port)
         if not config.read_only:
-            remove_leftovers(app.config.roots[0])
+            remove_leftovers(app.config.roots)
         announce(banner(app, listener))
         start(module, wsgi_app(app), listener)
     app.warmer.stop()
@@ -8845,6 +9089,18 @@ def read_answer(response: http.client.HTTPResponse) -> bytes:
     return b"".join(found)
 
 
+def check_answer(response: http.client.HTTPResponse) -> None:
+    """Refuse what is not an answer of an index.
+
+    Raises:
+        ValueError: that is so.
+    """
+    if response.status != 200:
+        raise ValueError(f"{response.status} {response.reason}")
+    if response.headers.get_content_type() != SIMPLE_JSON:
+        raise ValueError("the index does not speak JSON (PEP 691)")
+
+
 def check_redirect(origin: str, url: str) -> str:
     """Return the target of a redirect.
 
@@ -8900,30 +9156,45 @@ class Upstream:
             OSError, http.client.HTTPException: the index cannot be reached.
             ValueError: it answers something else.
         """
-        url = f"{self.url}{name}/"
+        response, data = self.follow(f"{self.url}{name}/", read_answer)
+        if response.status == 404:
+            return None
+        check_answer(response)
+        try:
+            found = json.loads(data.decode("utf-8"))
+        except (ValueError, RecursionError):
+            raise ValueError("what it answers is not JSON")
+        if not isinstance(found, dict):
+            raise ValueError("what it answers is no project detail")
+        return found
+
+    def check(self) -> None:
+        """Make sure that there is an index: it has a list of its projects.
+
+        Raises:
+            OSError, http.client.HTTPException, ValueError: see project().
+        """
+        # That list has tens of megabytes on PyPI, and nobody needs them.
+        response, _ = self.follow(self.url, lambda response: b"")
+        self.close()
+        check_answer(response)
+
+    def follow(self, url: str, read: Callable[
+            [http.client.HTTPResponse], bytes]
+               ) -> Tuple[http.client.HTTPResponse, bytes]:
+        """Return the answer to a GET, after redirects, and what is read."""
         for _ in range(REDIRECTS):
-            response, data = self.get(url)
-            if response.status == 404:
-                return None
+            response, data = self.get(url, read)
             location = response.headers.get("Location")
-            if 300 <= response.status < 400 and location:
-                url = check_redirect(url, urljoin(url, location))
-                continue
-            if response.status != 200:
-                raise ValueError(f"{response.status} {response.reason}")
-            if response.headers.get_content_type() != SIMPLE_JSON:
-                raise ValueError("the index does not speak JSON (PEP 691)")
-            try:
-                found = json.loads(data.decode("utf-8"))
-            except (ValueError, RecursionError):
-                raise ValueError("what it answers is not JSON")
-            if not isinstance(found, dict):
-                raise ValueError("what it answers is no project detail")
-            return found
+            if not 300 <= response.status < 400 or not location:
+                return response, data
+            url = check_redirect(url, urljoin(url, location))
         raise ValueError("too many redirects")
 
-    def get(self, url: str) -> Tuple[http.client.HTTPResponse, bytes]:
-        """Return the answer to a GET, and its body without its coding."""
+    def get(self, url: str, read: Callable[
+            [http.client.HTTPResponse], bytes]
+            ) -> Tuple[http.client.HTTPResponse, bytes]:
+        """Return the answer to a GET, and what is read of its body."""
         parts = urlsplit(url)
         proxy = find_proxy(parts)
         target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
@@ -8938,7 +9209,7 @@ class Upstream:
             try:
                 connection.request("GET", target, headers=headers)
                 response = connection.getresponse()
-                data = read_answer(response)
+                data = read(response)
                 break
             except (http.client.HTTPException, ConnectionError):
                 # It may have been idle for too long: then once more.
@@ -9059,7 +9330,7 @@ def pip_kind(project: str, filename: str) -> List[str]:
     """Return options of pip that make it download this kind of file."""
     if not filename.endswith(".whl"):
         # Of this project only: what builds it may well be a wheel.
-        return ["--no-binary", project]
+        return ["--no-binary", project, ANY_PYTHON]
     pythons, abis, platforms = wheel_tags(filename)
     implementation = pythons[-1].rstrip("0123456789")
     # The Python that the tag names is the lowest; who needs it, has it.
@@ -9094,36 +9365,50 @@ class Progress:
                   end=end, file=sys.stderr, flush=True)
 
 
-def look_up(upstream: Upstream, name: str, archives: Sequence[Archive],
-            config: Config) -> Tuple[Optional[Update], str]:
-    """Return the update of a project, if there is one, or what went wrong."""
+@contextlib.contextmanager
+def as_failures() -> Iterator[None]:
+    """Make all that can go wrong with an index a ValueError that tells it.
+    """
     try:
-        found = upstream.project(name)
+        yield
     except http.client.HTTPException:
-        return None, "what it answers is not HTTP"
+        raise ValueError("what it answers is not HTTP")
     except OSError as error:
-        return None, error.strerror or str(error) or "no answer"
-    except ValueError as error:
-        return None, str(error)
+        raise ValueError(error.strerror or str(error) or "no answer")
+
+
+def look_up(upstream: Upstream, name: str, archives: Sequence[Archive],
+            config: Config) -> Tuple[bool, Optional[Update]]:
+    """Tell whether a project is upstream, and return its update, if any.
+
+    Raises:
+        ValueError: it cannot be told.
+    """
+    with as_failures():
+        found = upstream.project(name)
     if found is None:
-        return None, ""
+        return False, None
     try:
         offers = read_offers(found, name, config.allow_unstable)
     except (KeyError, TypeError, AttributeError):
-        return None, "what it answers is no project detail"
-    return find_update(name, archives, offers, config.download_directory), ""
+        raise ValueError("what it answers is no project detail")
+    return True, find_update(
+        name, archives, offers, config.download_directory)
+
+
+class Answers(NamedTuple):
+    """What an index says of all projects; filled by several threads."""
+
+    updates: List[Update]
+    failures: Dict[str, str]  # by project
+    absent: List[str]
 
 
 def ask_upstream(config: Config, projects: Mapping[str, Sequence[Archive]]
-                 ) -> Tuple[List[Update], Dict[str, str]]:
-    """Look all projects up, over a few connections.
-
-    Returns:
-        (updates by name, {project: what went wrong}).
-    """
+                 ) -> Answers:
+    """Look all projects up, over a few connections."""
     waiting = collections.deque(sorted(projects))
-    updates: List[Update] = []
-    failures: Dict[str, str] = {}
+    answers = Answers([], {}, [])
     progress = Progress(len(waiting))
     lock = threading.Lock()
 
@@ -9135,14 +9420,17 @@ def ask_upstream(config: Config, projects: Mapping[str, Sequence[Archive]]
                     name = waiting.popleft()
                 except IndexError:
                     return
-                update, failure = look_up(
-                    upstream, name, projects[name], config)
+                try:
+                    is_there, update = look_up(
+                        upstream, name, projects[name], config)
+                    if update:
+                        answers.updates.append(update)
+                    if not is_there:
+                        answers.absent.append(name)
+                except ValueError as error:
+                    answers.failures[name] = str(error)
                 with lock:
                     progress.step()
-                    if update:
-                        updates.append(update)
-                    if failure:
-                        failures[name] = failure
 
     threads = [threading.Thread(target=work, daemon=True)
                for _ in range(min(CONNECTIONS, len(waiting)))]
@@ -9150,7 +9438,8 @@ def ask_upstream(config: Config, projects: Mapping[str, Sequence[Archive]]
         thread.start()
     for thread in threads:
         thread.join()
-    return sorted(updates), failures
+    answers.updates.sort()
+    return answers
 
 
 def read_ignored(path: str) -> FrozenSet[str]:
@@ -9176,20 +9465,19 @@ def update_all(config: Config) -> int:
     if directory and os.path.exists(directory) \
             and not os.path.isdir(directory):
         raise UsageError(f"-d: {directory!r} is not a directory")
-    roots = tuple(package_directory(root) for root in config.roots)
-    tree = Tree(roots)
-    tree.refresh()
     ignored = read_ignored(config.ignorelist_file)
+    tree = Tree([package_directory(root) for root in config.roots])
+    tree.refresh()
     projects = {name: archives
                 for name, archives in tree.snapshot.projects.items()
                 if name not in ignored}
-    updates, failures = ask_upstream(config, projects)
-    if failures:
-        print_failures(config, failures, len(projects))
-    if not updates and len(failures) < max(len(projects), 1):
-        print(f"# nothing to update among {len(projects) - len(failures)} "
-              "projects")
-    failed = bool(failures)
+    answers = ask_upstream(config, projects)
+    updates = answers.updates
+    failed = bool(tree.snapshot.closed) or not print_answers(
+        config, answers, len(projects))
+    for path, problem in tree.snapshot.closed.items():
+        complain(f"{path} cannot be read ({problem}): what is in it was not "
+                 "looked up")
     pip = pip_version() if config.execute and updates else 0
     for update in updates:
         show_update(config, update)
@@ -9206,6 +9494,22 @@ def complain(text: str) -> None:
     print(f"pypi-server: {text}", file=sys.stderr)
 
 
+def print_answers(config: Config, answers: Answers, total: int) -> bool:
+    """Tell what there is besides updates; False when that is a failure."""
+    updates, failures, absent = answers
+    if failures:
+        print_failures(config, failures, total)
+    if absent and len(absent) == total and not is_index(config):
+        return False
+    if not updates and len(failures) < max(total, 1):
+        more = f"; {len(absent)} are not upstream" if absent else ""
+        print(f"# nothing to update among {total - len(failures)} "
+              f"projects{more}")
+    elif absent:
+        print(f"# {len(absent)} of {total} projects are not upstream")
+    return not failures
+
+
 def print_failures(config: Config, failures: Mapping[str, str],
                    total: int) -> None:
     """Tell which projects could not be looked up; once, when none could."""
@@ -9216,6 +9520,19 @@ def print_failures(config: Config, failures: Mapping[str, str],
         return
     for name in sorted(failures):
         complain(f"{name} could not be looked up: {failures[name]}")
+
+
+def is_index(config: Config) -> bool:
+    """Tell whether an index is where none of the projects was found."""
+    upstream = Upstream(config.index_url)
+    try:
+        with as_failures(), contextlib.closing(upstream):
+            upstream.check()
+    except ValueError as error:
+        complain(f"{upstream.url} has none of the projects that are here, "
+                 f"and no list of others ({error}); name another --index-url")
+        return False
+    return True
 
 
 def show_update(config: Config, update: Update) -> None:
@@ -10027,6 +10344,8 @@ def load_packaging() -> Any:
 TRIES = 2000
 EXTRA = re.compile(r"(\bextra\s*==\s*['\"])([\w.-]+)")
 REQUIREMENT_LIMIT = 10000  # characters; with all its markers
+# With one of these, a pre-release is asked for (PEP 440); in packaging.
+WITH_PRERELEASES = ("==", ">=", "<=", "~=", "===")
 
 # A release, or one of its extras: (project, version, extra or "").
 Node = Tuple[str, str, str]
@@ -10085,6 +10404,22 @@ def wheel_order(filename: str, ranks: Mapping[str, int]
             filename) if found else None
 
 
+def suitable(specifier: Any, versions: Iterable[str]) -> List[str]:
+    """Return the versions that any pip takes for a specifier.
+
+    Pre-releases count where one is named, or where all that there is are
+    such and any will do.  From packaging 26 on, they do as well where no
+    other version meets the specifier; older ones know better.
+    """
+    found = [version for version in versions
+             if specifier.contains(version, prereleases=True)]
+    if any(each.operator in WITH_PRERELEASES
+           and is_prerelease(each.version) for each in specifier):
+        return found
+    final = [version for version in found if not is_prerelease(version)]
+    return final if final or len(specifier) else found
+
+
 class Stock:
     """The releases in the directories, as installers on a target see them."""
 
@@ -10102,20 +10437,11 @@ class Stock:
     def add(self, archive: Archive, reading: Reading, yanked: bool) -> None:
         version = normalize_version(archive.version)
         excuses = self.excuses.setdefault(archive.project, {})
-        order: Any = None
-        excuse = "it is withheld"
-        if not reading.facts.problem and parse_version(version):
-            excuse = "for other Pythons or platforms only"
-            if archive.filetype == "bdist_wheel":
-                order = wheel_order(archive.filename, self.target.ranks)
-            elif archive.filetype == "sdist":
-                order = math.inf, 0, archive.filename
-            if order and not self.takes(reading.facts.requires_python):
-                order = None
-                excuse = f"for Python {reading.facts.requires_python} only"
-        if order is None:
+        excuse = self.excuse(archive, reading)
+        if excuse:
             excuses.setdefault(version, excuse)
             return
+        order = self.order(archive)
         excuses[version] = ""
         releases = self.best.setdefault(archive.project, {})
         found = order, Candidate(archive, reading, yanked)
@@ -10123,6 +10449,26 @@ class Stock:
         if version not in releases or (yanked, order) < (
                 releases[version][1].yanked, releases[version][0]):
             releases[version] = found
+
+    def order(self, archive: Archive) -> Any:
+        """Return what files of a release are chosen by; None for no use."""
+        if archive.filetype == "bdist_wheel":
+            return wheel_order(archive.filename, self.target.ranks)
+        return (math.inf, 0, archive.filename) \
+            if archive.filetype == "sdist" else None
+
+    def excuse(self, archive: Archive, reading: Reading) -> str:
+        """Say why installers on the target pass over a file, "" if not."""
+        if reading.facts.problem or not parse_version(archive.version):
+            return "it is withheld"
+        for kind, problem in reading.problems:
+            if kind in ("name", "version"):
+                return problem
+        if not self.order(archive):
+            return "for other Pythons or platforms only"
+        if not self.takes(reading.facts.requires_python):
+            return f"for Python {reading.facts.requires_python} only"
+        return ""
 
     def takes(self, requires_python: str) -> bool:
         """Tell whether the Python suits; what is malformed does, as in pip.
@@ -10197,12 +10543,12 @@ class Stock:
             releases = self.best.get(project, {})
             offered = [version for version in releases
                        if not releases[version][1].yanked]
-            found = list(specifier.filter(offered))
+            found = suitable(specifier, offered)
             if not found and any(
                     each.operator in ("==", "===")
                     and not each.version.endswith(".*")
                     for each in specifier):  # PEP 592
-                found = list(specifier.filter(releases))
+                found = suitable(specifier, releases)
             self.selected[key] = tuple(sorted(
                 found, key=version_key, reverse=True))
         return self.selected[key]
@@ -10228,8 +10574,12 @@ class Stock:
         for version in versions:
             if parse_version(version) and need.specifier.contains(
                     version, prereleases=True):
-                return (f"{version} is here, but "
-                        f"{excuses[version] or 'it is yanked'}")
+                excuse = excuses[version] or (
+                    "it is yanked"
+                    if self.best[need.project][version][1].yanked else
+                    "it is a pre-release, which older pips pass over where "
+                    "no requirement names one")
+                return f"{version} is here, but {excuse}"
         more = f" and {len(versions) - 5} older" if len(versions) > 5 else ""
         return f"there is only {', '.join(versions[:5])}{more}"
 
@@ -10644,7 +10994,8 @@ def check_names(tree: Tree) -> Iterator[Finding]:
             yield Finding("shadowed", archive.path,
                           f"{served[archive.filename].path} comes first")
     for path, problem in tree.problems():
-        yield Finding("unrecognized", path, problem)
+        yield Finding("broken" if path in tree.snapshot.closed
+                      else "unrecognized", path, problem)
     for (root, directory), listing in tree.listings.items():
         for name in listing.names:
             path = f"{root}/{directory}{name}"
@@ -10907,12 +11258,36 @@ class Record(NamedTuple):
 
 
 UNKNOWN = Record("", {}, {}, {}, ())
+# Of a Brief without its archives, in a record.
+BRIEF_TYPES = [str, str, str, int, int, int, str, list]
 
 
 def paths_of(record: Record) -> Set[str]:
     """Return the paths of all files that were written for a project."""
     return set(record.files).union(
         *(files for _, files in record.releases.values()))
+
+
+def are_sizes(value: Any) -> bool:
+    """Tell whether this is {path in the site: bytes}."""
+    return isinstance(value, dict) and all(
+        isinstance(size, int) and ".." not in path.split("/")
+        and path.split("/")[0] in SITE_PARTS for path, size in value.items())
+
+
+def is_record(record: Record) -> bool:
+    """Tell whether a record has the types of one; any disk may fail."""
+    return isinstance(record.sources, str) and are_sizes(record.files) \
+        and isinstance(record.archives, dict) \
+        and all(isinstance(text, str) for text in record.archives.values()) \
+        and isinstance(record.releases, dict) and all(
+            isinstance(release, list) and len(release) == 2
+            and isinstance(release[0], str) and are_sizes(release[1])
+            for release in record.releases.values()) \
+        and isinstance(record.brief, list) \
+        and list(map(type, record.brief)) == BRIEF_TYPES \
+        and all(isinstance(pair, list) and list(map(type, pair)) == [str, str]
+                for pair in record.brief[-1])
 
 
 def fingerprint(*values: Any) -> str:
@@ -10931,6 +11306,12 @@ class Site:
         self.root = os.path.abspath(os.path.expanduser(path))
         self.state = os.path.join(self.root, STATE)
         check_apart(self.root, roots)
+        for part in SITE_PARTS + (STATE, f"{STATE}/projects"):
+            if os.path.islink(self.path(part)):
+                raise UsageError(
+                    f"{self.path(part)!r} is a link, and a site must hold "
+                    "all of its files itself; remove it")
+            check_apart(self.path(part), roots)
         try:
             if os.path.lexists(self.root) and os.listdir(self.root) \
                     and not os.path.isdir(self.state):
@@ -10949,13 +11330,22 @@ class Site:
         Raises:
             UsageError: another one does.
         """
-        with open(os.path.join(self.state, "lock"), "ab") as file:
+        path = os.path.join(self.state, "lock")
+        try:
+            file = open(path, "ab")
+        except OSError as error:
+            raise UsageError(
+                f"the site {self.root!r} cannot be written ({path}: "
+                f"{error.strerror}); name another one, or run this as the "
+                "user whose it is")
+        with file:
             if lock_file(file.fileno()) is False:
                 raise UsageError(f"another export writes to {self.root!r}; "
                                  "wait for its end, or stop it")
-            for name in os.listdir(self.state):
-                if name.startswith("new-"):  # of one that was killed
-                    os.unlink(os.path.join(self.state, name))
+            with contextlib.suppress(OSError):  # they hinder nobody
+                for name in os.listdir(self.state):
+                    if name.startswith("new-"):  # of one that was killed
+                        os.unlink(os.path.join(self.state, name))
             yield
 
     def path(self, name: str) -> str:
@@ -10969,9 +11359,28 @@ class Site:
         except OSError:
             return False
 
+    def check_inside(self, name: str) -> None:
+        """Make sure that a name is that of a file in the site.
+
+        Raises:
+            OSError: a link on the way leads to where others have theirs.
+        """
+        folder = os.path.dirname(name)
+        while folder:
+            if os.path.islink(self.path(folder)):
+                raise OSError(
+                    errno.ELOOP, "it is a link, and a site must hold all of "
+                    "its files itself; remove it", self.path(folder))
+            folder = os.path.dirname(folder)
+
     @contextlib.contextmanager
     def replacing(self, name: str) -> Iterator[str]:
-        """Yield a path to be filled; it takes the name in one step."""
+        """Yield a path to be filled; it takes the name in one step.
+
+        Raises:
+            OSError: it cannot; it tells of the name, not of that path.
+        """
+        self.check_inside(name)
         path = self.path(name)
         temporary = os.path.join(self.state, "new-" + os.urandom(8).hex())
         try:
@@ -10981,6 +11390,8 @@ class Site:
             except FileNotFoundError:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 os.replace(temporary, path)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror or str(error), path)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
@@ -11011,6 +11422,7 @@ class Site:
     def remove(self, names: Iterable[str]) -> None:
         """Remove files that are there, and directories that become empty."""
         for name in names:
+            self.check_inside(name)
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 os.unlink(self.path(name))
             folder = os.path.dirname(name)
@@ -11084,6 +11496,8 @@ class Site:
         """Return the files below the parts of a site that are not known."""
         found = []
         for part in SITE_PARTS:
+            if os.path.islink(self.path(part)):
+                continue  # what it leads to is not of the site
             for folder, _, names in os.walk(self.path(part)):
                 below = folder[len(self.root) + 1:].replace(os.sep, "/")
                 found += [f"{below}/{name}" for name in names
@@ -11102,9 +11516,10 @@ class Site:
         """Return what was written for a project; an empty one if unknown."""
         try:
             with open(self.path(self.record_path(project)), "rb") as file:
-                return Record(**json.loads(file.read().decode()))
-        except (OSError, ValueError, TypeError):
+                record = Record(**json.loads(file.read().decode()))
+        except (OSError, ValueError, TypeError, RecursionError):
             return UNKNOWN
+        return record if is_record(record) else UNKNOWN
 
 
 def is_same_file(one: str, other: str) -> bool:
@@ -11114,22 +11529,29 @@ def is_same_file(one: str, other: str) -> bool:
         return False
 
 
-def check_apart(site: str, roots: Sequence[str]) -> None:
+def lies_in(path: str, folder: str) -> bool:
+    """Tell whether a path leads into a folder, by links or mounts too."""
+    path = os.path.realpath(path)
+    while not is_same_file(path, folder):
+        path, name = os.path.split(path)
+        if not name:
+            return False
+    return True
+
+
+def check_apart(place: str, roots: Sequence[str]) -> None:
     """Refuse a site that would be served, or whose files would be removed.
+
+    Args:
+        place: the site, or a part of it.
 
     Raises:
         UsageError: it lies in a package directory, or one lies in it.
     """
-    place = os.path.realpath(site)
     for root in roots:
-        folder = os.path.realpath(root)
-        try:
-            common = os.path.commonpath([place, folder])
-        except ValueError:  # other drives on Windows
-            continue
-        if common in (place, folder):
+        if lies_in(place, root) or lies_in(root, place):
             raise UsageError(
-                f"the site {site!r} and the package directory {root!r} must "
+                f"the site {place!r} and the package directory {root!r} must "
                 "not lie in one another; name another place for the site")
 
 
@@ -11159,6 +11581,17 @@ INDEX_PAGES = (
     ("/withheld/", HTML, "withheld/index.html"),
     ("/search/", HTML, "search/index.html"),
     ("/", HTML, "index.html"))
+
+
+# What concerns one path only: others can be written all the same.
+OF_ONE_PATH = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY,
+               errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM)
+
+
+def describe(error: OSError) -> str:
+    """Return what went wrong, and with which path."""
+    problem = error.strerror or str(error)
+    return f"{error.filename}: {problem}" if error.filename else problem
 
 
 class Still(Directories):
@@ -11245,6 +11678,7 @@ class Exporter:
         # Projects that are as they should be: sources, and locations.
         self.done: Dict[str, Tuple[str, Tuple[str, ...]]] = {}
         self.failures: Dict[str, str] = {}  # why a project must wait
+        self.told: Dict[str, str] = {}  # of these, what is in the log
         self.gone: Set[str] = set()  # paths that no page shows any more
         self.is_linking = not self.config.copy
         self.is_indexed = False  # the pages of the index are up to date,
@@ -11408,7 +11842,7 @@ class Exporter:
         """Export a project, or note why it must wait.
 
         Raises:
-            OSError: the site cannot be written, or a directory is away.
+            OSError: no file can be written, or a directory is away.
         """
         self.done.pop(name, None)
         self.failures.pop(name, None)
@@ -11417,6 +11851,9 @@ class Exporter:
         except HTTPError as error:
             self.failures[name] = error.detail
         except OSError as error:
+            if error.errno in OF_ONE_PATH:
+                self.failures[name] = describe(error)
+                return
             if error.errno not in (errno.ESTALE, errno.ENOENT) or not all(
                     map(os.path.isdir, (self.site.state, *self.config.roots))):
                 raise
@@ -11472,7 +11909,7 @@ class Exporter:
         snapshot = self.directories.held
         self.directories.held = snapshot._replace(projects={
             name: archives for name, archives in snapshot.projects.items()
-            if name in self.done or os.path.exists(
+            if name in self.done or os.path.isfile(
                 self.site.path(f"simple/{name}/index.html"))})
         try:
             for path, accept, name in INDEX_PAGES:
@@ -11527,8 +11964,9 @@ class Exporter:
             OSError: a directory cannot be read, or the site not be written.
         """
         snapshot = self.directories.held
-        if snapshot.unreadable:
-            raise OSError(errno.EIO, snapshot.unreadable)
+        if snapshot.hidden():  # who knows what is in there
+            raise OSError(errno.EIO, "not all can be read: "
+                          + snapshot.hidden())
         if not snapshot.projects and self.site.recorded():
             raise UsageError(
                 f"{', '.join(self.config.roots)} has no archive at all, and "
@@ -11549,6 +11987,15 @@ class Exporter:
                 self.site.mark(True)
         self.gone.clear()
 
+    def tell_failures(self, before: Mapping[str, str]) -> None:
+        """Log why projects wait, once, if that was so before."""
+        self.told = {name: why for name, why in self.told.items()
+                     if name in self.failures}
+        for name, why in sorted(self.failures.items()):
+            if before.get(name) == why != self.told.get(name):
+                self.told[name] = why
+                LOG.warning("%s is not exported as it is: %s", name, why)
+
     def watch(self) -> None:
         """Bring changes to the site for ever.
 
@@ -11566,13 +12013,18 @@ class Exporter:
                      if started >= look_at or name in self.failures
                      or last.get(name) is not archives]
             before, problem = problem, ""
+            waiting = dict(self.failures)
             try:
                 self.run(names, Progress(0))
                 last = projects
-            except (UsageError, OSError) as error:
-                problem = str(error)
-                if problem != before:
-                    LOG.error("the site is not up to date: %s", problem)
+            except UsageError as error:
+                problem = text = str(error)
+            except OSError as error:
+                # Of many paths with one problem, any may be the first.
+                problem, text = error.strerror or str(error), describe(error)
+            if problem and problem != before:
+                LOG.error("the site is not up to date: %s", text)
+            self.tell_failures(waiting)
             now = time.monotonic()
             if started >= look_at:
                 look_at = now + LOOK_SHARE * (now - started)
@@ -11593,11 +12045,10 @@ def export_site(config: Config, announce: Callable[[str], None]) -> int:
         except OSError as error:
             LOG.error("the site %s is not complete: %s; run the same "
                       "command again once that is mended", site.root,
-                      error.strerror or error)
+                      describe(error))
             if not config.watch:
                 return 1
-        for name, why in sorted(exporter.failures.items()):
-            LOG.warning("%s is not exported as it is: %s", name, why)
+        exporter.tell_failures(exporter.failures)
         announce(f"Exported {len(names)} projects from "
                  f"{', '.join(exporter.config.roots)} to {site.root}")
         if config.watch:
@@ -11606,6 +12057,13 @@ def export_site(config: Config, announce: Callable[[str], None]) -> int:
 
 
 # === 36  Command line =======================================================
+
+# Runs the file that sys.argv[1] names as if it had been imported.
+AS_MODULE = (
+    "import sys; from importlib import util; del sys.argv[0]; "
+    "spec = util.spec_from_file_location('pypi_server', sys.argv[0]); "
+    "module = sys.modules[spec.name] = util.module_from_spec(spec); "
+    "spec.loader.exec_module(module); sys.exit(module.main())")
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -12000,6 +12458,25 @@ def leave_plain_locale() -> None:
                     *sys.argv])
 
 
+def leave_main_script() -> None:
+    """Start anew, in the same process, with this file as a module.
+
+    CPython keeps the syntax tree of a script for as long as it runs: 23 MiB
+    of this one, half of what an idle server needs, against 0.1 s.
+    """
+    given: List[str] = getattr(sys, "orig_argv", [])  # from Python 3.10
+    place = len(given) - len(sys.argv)
+    # Not on Windows, where it would be another process; nor in a debugger.
+    if os.name == "nt" or sys.implementation.name != "cpython" \
+            or not sys.executable or place < 1 or given[place:] != sys.argv \
+            or {"-m", "-c"} & set(given[:place]) \
+            or not sys.argv[0].endswith(".py"):
+        return
+    with contextlib.suppress(OSError):
+        os.execv(sys.executable, [  # noqa: S606
+            *given[:place], "-c", AS_MODULE, *sys.argv])
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run a command line; return the exit status, 2 for a usage error."""
     if argv is None:
@@ -12007,6 +12484,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     given = sys.argv[1:] if argv is None else argv
     try:
         arguments = with_command(given)
+        if __name__ == "__main__" and "run" in arguments:
+            leave_main_script()
         if arguments is not given:
             print("pypi-server: warning: name the command: pypi-server "
                   f"{arguments[0]} ...", file=sys.stderr)

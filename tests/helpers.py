@@ -94,6 +94,11 @@ class ServerProcess:
                    address.path + path, headers)
 
 
+def names_in(folder):
+    """Return all names in a directory, sorted, but that of the lock."""
+    return sorted(set(os.listdir(folder)) - {".lock"})
+
+
 class Answer(NamedTuple):
     """What a client sees."""
 

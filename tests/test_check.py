@@ -163,6 +163,18 @@ class TestFindings(CheckTestCase):
         self.assertIn("comes first", findings["../second/Demo.status"][0][1])
         self.assertEqual((3, 1), (report["archives"], report["projects"]))
 
+    def test_directory_in_another(self):
+        """Each file is one file, whatever the order."""
+        sub = os.path.join(self.root, "sub")
+        archives.put(sub, DEMO, archives.wheel("demo", "1.0"))
+        archives.put(sub, "deep/notes.txt", b"x")
+        for more in ((sub,), (sub, os.path.join(sub, "deep"))):
+            findings, report = self.check(*more)
+            self.assertEqual({"sub/deep/notes.txt": [(
+                "unrecognized", "it is neither an archive nor a companion "
+                "file")]}, findings)
+            self.assertEqual(1, report["archives"])
+
     @unittest.skipIf(os.name == "nt", "names and links of POSIX")
     def test_what_is_no_file(self):
         os.symlink("/nowhere", os.path.join(self.root, DEMO))
@@ -190,7 +202,7 @@ class TestFindings(CheckTestCase):
             os.seteuid(0)
         self.assertEqual({
             DEMO: [("broken", "it cannot be read: Permission denied")],
-            "closed": [("unrecognized", "Permission denied")]}, findings)
+            "closed": [("broken", "Permission denied")]}, findings)
 
     def test_text(self):
         self.put(DEMO, b"x")

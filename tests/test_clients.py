@@ -17,7 +17,7 @@ import unittest
 import urllib.request
 
 from tests import archives, toolbox
-from tests.helpers import ServerProcess
+from tests.helpers import ServerProcess, names_in
 
 # An sdist that brings its own build backend, so that building it needs
 # nothing from an index (PEP 517, backend-path).
@@ -185,7 +185,7 @@ class ClientTestCase(unittest.TestCase):
         self.server.__enter__()
         self.addCleanup(self.server.stop)
         self.index = self.server.url + "simple/"
-        wait_until_listed(self.server.url, os.listdir(self.root))
+        wait_until_listed(self.server.url, names_in(self.root))
         return path
 
     def folder(self, name):
@@ -217,7 +217,7 @@ class ClientTestCase(unittest.TestCase):
     def check_locked(self, text):
         """Every digest in a lock file must be that of a file we serve."""
         served = {}
-        for name in os.listdir(self.root):
+        for name in names_in(self.root):
             with open(os.path.join(self.root, name), "rb") as file:
                 served[hashlib.sha256(file.read()).hexdigest()] = name
         named = {served.get(digest) for digest

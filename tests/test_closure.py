@@ -110,6 +110,35 @@ class TestSources(DirectoryTestCase):
                 if more != path:
                     os.unlink(more)
 
+    def test_pre_releases_count_as_for_the_oldest_pips(self):
+        """With any packaging: (requirement, versions, what is missing)."""
+        passed_over = "is a pre-release"
+        for text, versions, problem in (
+                ("b", "2.0rc1", None), ("b>=1", "2.0rc1", passed_over),
+                ("b>1", "2.0rc1 0.9", passed_over), ("b!=1", "1.0 2.0.dev1",
+                                                     passed_over),
+                ("b>=2.0rc1", "2.0rc1", None), ("b>1.0a1", "1.0rc1",
+                                                passed_over),
+                ("b~=2.0rc1", "2.0rc2", None), ("b==2.0rc1", "2.0rc1", None),
+                ("b==2.*", "2.0rc1", passed_over), ("b<2", "2.0rc1 1.0",
+                                                    None),
+                ("b===2.0rc1", "2.0rc1", None), ("b>=1", "1.0 2.0rc1", None)):
+            with self.subTest(text, versions=versions):
+                paths = [archives.put(
+                    self.root, "b-%s-py3-none-any.whl" % version,
+                    archives.wheel("b", version))
+                    for version in versions.split()]
+                archives.put(self.root, "a-1.0-py3-none-any.whl",
+                             archives.wheel("a", "1.0", [text]))
+                missing = self.closure()["closure"]["missing"]
+                self.assertEqual(
+                    [text] if problem else [],
+                    [found["requirement"] for found in missing])
+                for found in missing:
+                    self.assertIn(problem, found["problem"])
+                for path in paths:
+                    os.unlink(path)
+
     def test_yanked_release_is_there_for_who_names_it(self):
         archives.put(self.root, "a-1.0-py3-none-any.whl",
                      archives.wheel("a", "1.0", ["b==1.0"]))

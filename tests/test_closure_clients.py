@@ -53,7 +53,8 @@ class Case(NamedTuple):
     python: str = ""  # "" for that of the environment "tools"
 
 
-# KIND is "any" or the tags of a wheel, or "sdist" with "<" before each
+# KIND is "any" or the tags of a wheel, perhaps with "as" and what its
+# metadata says, or "sdist" with "<" before each
 # build requirement; ">=3.x" is Requires-Python.
 CASES = (
     Case("met", "a 1.0 any; b>=1\nb 1.5 any", "a==1.0 b==1.5"),
@@ -95,9 +96,15 @@ CASES = (
     Case("marker-counts", "a 1.0 any; b ; sys_platform == 'linux' and "
          "os_name == 'posix'", "", "a==1.0",
          ("b: no file of it is here",)),
-    Case("pre-release", "a 1.0 any; b>=1\nb 2.0rc1 any\nc 1.0 any; d\n"
-         "d 1.0 any; e>=2\nd 1.1rc1 any\ne 2.0 any",
-         "a==1.0 b==2.0rc1 c==1.0"),
+    Case("pre-release", "a 1.0 any; b\na 1.1 any; b>=2.0rc1\n"
+         "b 2.0rc1 any\nc 1.0 any; d\nd 1.0 any; e>=2\nd 1.1rc1 any\n"
+         "e 2.0 any", "a==1.0 a==1.1 b==2.0rc1 c==1.0"),
+    Case("unlike-its-metadata", "a 1.0 any; b\nb 1.0 any as b 1.1\n"
+         "c 1.0 any; d\nd 1.0 any as e 1.0\nf 1.0 any; b<1",
+         "", "a==1.0 c==1.0 f==1.0",
+         ("b: 1.0 is here, but its metadata is that of version '1.1'",
+          "b<1: there is only 1.0",
+          "d: 1.0 is here, but its metadata is that of 'e'")),
     Case("pre-release-passed-over", "a 1.0 any; b<1.5\na 2.0 any; b>=1\n"
          "b 1.0 any; c\nb 2.0rc1 any", "b==2.0rc1", "a==1.0 a==2.0 b==1.0",
          ("c: no file of it is here",)),
@@ -148,11 +155,13 @@ def archive(line):
             requires[-1] += " ; " + part
         else:
             requires.append(part)
+    words, _, truth = words.partition(" as ")
     name, version, kind, *python = words.split()
     if kind != "sdist":
         tags = "py3-none-any" if kind == "any" else kind
         return archives.wheel_filename(name, version, tags), archives.wheel(
-            name, version, requires, python[0] if python else None)
+            *(truth.split() or (name, version)), requires,
+            python[0] if python else None)
     builds = [each[1:] for each in requires if each.startswith("<")]
     return "%s-%s.tar.gz" % (name, version), sdist(
         name, version, [each for each in requires if each[0] != "<"], builds)

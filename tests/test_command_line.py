@@ -458,7 +458,7 @@ class TestMistakes(CommandTestCase):
                 (("--log-res-frmt", "%"), "'%'", "%(status)s"),
                 (("--log-err-frmt", "%d"), "'%d'", "%(error)s"),
                 (("--welcome", "none"), "none", "--welcome"),
-                (("--welcome", "bytes"), "bytes", "--welcome"),
+                (("--welcome", "bytes"), "bytes", "UTF-8"),
                 (("--cache-control", "1h"), "'1h'", "number"),
                 (("--max-upload-size", "1G"), "'1G'", "number"),
                 (("--max-upload-size", "0"), "'0'", "1"),

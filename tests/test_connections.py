@@ -16,13 +16,16 @@ from unittest import mock
 from urllib.parse import urlsplit
 
 import pypi_server
-from tests import archives
+from tests import archives, forms
 from tests.helpers import (
     SCRIPT, ServerProcess, SharedTestCase, Wire, running, wait_for,
 )
 from tests.test_server import get
 
 WHEEL = "foo-1.0-py3-none-any.whl"
+SHA = "{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ="  # of "secret"
+JOE = b"Authorization: " + forms.credentials(
+    "joe", "secret")["Authorization"].encode()
 LARGE = "large-1.0-py3-none-any.whl"
 SMALL = archives.wheel("foo", "1.0")
 # Larger than what the system buffers between two sockets.
@@ -81,7 +84,7 @@ class ConnectionsTestCase(SharedTestCase):
 
     def wait_for_waits(self):
         """Wait until no connection answers any more."""
-        wait_for(lambda: all(connection.waits_since for connection
+        wait_for(lambda: all(connection.wire.waits_since for connection
                              in list(self.server.connections)), "all wait")
 
     def left(self):
@@ -223,6 +226,109 @@ class TestLimit(ConnectionsTestCase):
             self.assertEqual([b""], [sock.recv(1) for sock in closed])
             self.assertEqual(0, server.stop())
         self.assertEqual("", server.output)
+
+
+class Trickle:
+    """Clients that send the next byte of what never ends, until they stop."""
+
+    def __init__(self, wires):
+        self.wires = wires
+        self.ending = threading.Event()
+        self.thread = threading.Thread(target=self.run)
+
+    def __enter__(self):
+        self.thread.start()
+
+    def __exit__(self, *exception):
+        self.ending.set()
+        self.thread.join()
+        for wire in self.wires:
+            wire.socket.close()
+
+    def run(self):
+        while not self.ending.wait(0.2):
+            for wire in self.wires:
+                with contextlib.suppress(OSError):
+                    wire.send(b"a" * 150)
+
+
+class TestHolding(ConnectionsTestCase):
+    """Who asks for nothing that an account allows cannot keep a place."""
+
+    POST = get("/", b"Content-Length: 90000000", method=b"POST")
+    SEARCH = get("/RPC2", b"Content-Type: text/xml",
+                 b"Content-Length: 60000", method=b"POST")
+    FORM = (b"Content-Type: multipart/form-data; boundary=b",
+            b"Content-Length: 400")
+
+    def test_ways_to_go_on_for_ever(self):
+        for data in (b"GET / HTTP/1.1\r\nno field\r\n\r\n", self.POST,
+                     self.SEARCH):
+            with self.subTest(data), self.serve(5), \
+                    Trickle([self.connect(data) for _ in range(8)]):
+                wait_for(self.is_served, "served in spite of them", 10)
+
+    def test_what_is_no_request_is_listened_to_shortly(self):
+        with mock.patch.object(pypi_server, "LINGER_REFUSED", 0.5), \
+                self.serve(5):
+            wire = self.connect(b"GET / HTTP/1.1\r\nno field\r\n\r\n")
+            with Trickle([wire]):
+                self.assertEqual(400, wire.answer()[0])
+                wait_for(lambda: not self.left(), "it is gone", 10)
+
+    def test_bodies_give_way_unless_an_account_stands_for_them(self):
+        users = os.path.join(self.folder, "users")
+        with open(users, "w") as file:
+            file.write("joe:%s\n" % SHA)
+        with mock.patch.object(pypi_server, "BODY_CLAIM", 0.3):
+            for settings, lines, expected in (
+                    ({"authenticated": (), "password_file": "."}, (), 503),
+                    ({"password_file": users}, (JOE,), 400)):
+                app = self.make_app(max_connections=3, **settings)
+                with running(app) as server:
+                    self.address = server.server_address[:2]
+                    upload = self.connect(get(
+                        "/", *self.FORM + lines, method=b"POST"))
+                    time.sleep(0.5)
+                    self.assertEqual([200] * 20, [
+                        self.ask()[1] for _ in range(20)])
+                    wait_for(lambda server=server: len([
+                        connection for connection in server.connections
+                        if connection.wire.waits_since]) > 1, "they wait")
+                    with contextlib.suppress(OSError):
+                        upload.send(b"x" * 400)
+                    self.assertEqual(expected, upload.answer()[0])
+
+    def test_slow_readers_of_what_is_kept_ready(self):
+        """They are as many as the limit says; the others are refused."""
+        path = os.path.join(self.folder, "welcome")
+        with open(path, "w") as file:
+            file.write("x" * 12 * 2 ** 20)
+        app = self.make_app(max_connections=5, welcome_file=path)
+        with mock.patch.multiple(
+                pypi_server, REPEAT=600, REPEAT_AT_MOST=600), \
+                running(app) as server:
+            self.address = server.server_address[:2]
+            wire = self.connect(get("/"))  # the others get the same bytes
+            self.assertEqual(200, wire.answer()[0])
+            wire.socket.close()
+            wait_for(lambda: not server.count, "it is gone")
+            readers = []
+            for _ in range(25):
+                sock = socket.socket()
+                self.addCleanup(sock.close)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+                sock.settimeout(20)
+                sock.connect(self.address)
+                sock.sendall(get("/"))
+                readers.append(sock)
+            heads = [sock.recv(12)[9:] for sock in readers]
+            self.assertEqual({b"200", b"503"}, set(heads))
+            self.assertEqual(5, heads.count(b"200"))
+            self.assertEqual(5, len(server.connections))
+            for sock in readers:
+                sock.close()
+            wait_for(self.is_served, "served again", 10)
 
 
 class TestWaits(ConnectionsTestCase):

@@ -19,8 +19,8 @@ import zipfile
 import pypi_server
 from tests import archives
 from tests.helpers import (
-    Answer, DirectoryTestCase, ServerProcess, anchors, call, listed, texts,
-    wait_for,
+    Answer, DirectoryTestCase, ServerProcess, anchors, call, listed, names_in,
+    texts, wait_for,
 )
 
 JSON = "application/vnd.pypi.simple.v1+json"
@@ -257,6 +257,37 @@ class TestRoots(FilesTestCase):
             finally:
                 os.chmod(path, 0o755)
             wait_for(lambda: digests(get, "foo"), "foo again", SEEN_WITHIN)
+
+    def test_folder_that_was_never_readable_sends_nobody_elsewhere(self):
+        """Nobody knows what is in it; the rest is served all the same."""
+        self.put("sub/deep/foo-1.0-py3-none-any.whl")
+        self.put("bar-1.0-py3-none-any.whl", wheel("bar"))
+        os.mkdir(os.path.join(self.root, "lost+found"), 0)
+        for folder in "sub", "sub/deep":
+            path = os.path.join(self.root, folder)
+            with self.subTest(folder), unprivileged(self.folder):
+                os.chmod(path, 0)
+                try:
+                    with self.assertLogs("pypi_server", "WARNING") as logs:
+                        get = self.open(disable_fallback=False)
+                        for target in "/simple/foo/", "/health":
+                            answer = get(target)
+                            self.assertEqual(503, answer.status, target)
+                            self.assertIn("retry-after", answer.headers)
+                            self.assertNotIn("location", answer.headers)
+                        self.assertTrue(digests(get, "bar"))
+                        for target in ("/simple/", "/packages/", "/",
+                                       "/packages/bar-1.0-py3-none-any.whl"):
+                            self.assertEqual(200, get(target).status)
+                        get = self.open(disable_fallback=True)
+                        self.assertEqual(503, get("/simple/foo/").status)
+                    self.assertEqual(2, len(logs.output), logs.output)
+                finally:
+                    os.chmod(path, 0o755)
+                wait_for(lambda: digests(get, "foo"), "foo", SEEN_WITHIN)
+                self.assertEqual(200, get("/health").status)
+                get = self.open(disable_fallback=False)
+                self.assertEqual(302, get("/simple/none/").status)
 
 
 class TestEntries(FilesTestCase):
@@ -1247,7 +1278,7 @@ class TestCache(FilesTestCase):
 
     def test_nothing_is_left_in_the_package_directory(self):
         self.fill()
-        self.assertEqual([self.FILENAME], os.listdir(self.root))
+        self.assertEqual([self.FILENAME], names_in(self.root))
 
 
 class TestAges(FilesTestCase):

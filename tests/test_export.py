@@ -20,9 +20,10 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 import pypi_server
 from tests import archives
 from tests.helpers import (
-    SCRIPT, DirectoryTestCase, ServerProcess, anchors, ask, entries, texts,
-    wait_for,
+    SCRIPT, DirectoryTestCase, ServerProcess, anchors, ask, entries, names_in,
+    texts, wait_for,
 )
+from tests.test_directories import unprivileged
 from tests.test_people import Parsed, core, with_metadata
 
 STATE = ".pypi-server"
@@ -531,7 +532,7 @@ class TestChanges(ExportTestCase):
         put_all(self.root)
         self.put("foo", "3.0")
         self.run_export()
-        for name in os.listdir(self.root):
+        for name in names_in(self.root):
             if name.startswith(("Bar_Baz", "bar-baz", "foo-3.0")):
                 os.unlink(os.path.join(self.root, name))
         self.run_export()
@@ -605,7 +606,86 @@ class TestFaults(ExportTestCase):
                 self.assertEqual(1, printed.count("\n"), printed)
                 self.assertIn(text, printed)
         self.assertEqual(["mine.txt"], os.listdir(strange))
-        self.assertEqual(1, len(os.listdir(self.root)))
+        self.assertEqual(1, len(names_in(self.root)))
+
+    def test_part_that_leads_to_the_packages(self):
+        """By a link, or by a mount: nothing there is removed or written."""
+        self.put("foo", "1.0")
+        archives.put(self.root, "sub/bar-1.0.tar.gz",
+                     archives.sdist("bar", "1.0"))
+        before = tree(self.root)
+        places = [(part, self.root) for part in (
+            "simple", "packages", "pypi", "project", "search", "withheld",
+            "-", STATE, STATE + "/projects")]
+        places += [("packages", os.path.join(self.root, "sub")),
+                   ("packages", self.folder)]
+        options = "--delete", "--packages-url", "https://example.org/"
+        self.run_export(*options)
+        for part, target in places:
+            with self.subTest(part, target=target):
+                path = os.path.join(self.site, part)
+                away = os.path.join(self.folder, "away")
+                os.rename(path, away) if os.path.exists(path) \
+                    else os.mkdir(away)
+                os.symlink(target, path)
+                printed = self.run_export(*options, status=2)
+                self.assertIn(repr(path), printed)
+                self.assertEqual(1, printed.count("\n"))
+                self.assertEqual(before, tree(self.root))
+                os.unlink(path)
+                os.rename(away, path)
+
+    @unittest.skipUnless(hasattr(os, "geteuid") and os.geteuid() == 0,
+                         "needs root for a mount")
+    def test_part_that_is_a_mount_of_the_packages(self):
+        self.put("foo", "1.0")
+        before = tree(self.root)
+        path = os.path.join(self.site, "packages")
+        for target in self.root, self.folder:
+            self.run_export()
+            shutil.rmtree(path)
+            os.mkdir(path)
+            if subprocess.call(["mount", "--bind", target, path],
+                               stderr=subprocess.DEVNULL):
+                self.skipTest("cannot mount here")
+            try:
+                printed = self.run_export("--delete", status=2)
+            finally:
+                subprocess.check_call(["umount", path])
+            self.assertIn("must not lie in one another", printed)
+            self.assertEqual(before, tree(self.root))
+
+    def test_link_below_a_part(self):
+        """Also one that is made while the site is kept up to date."""
+        archives.put(self.root, "sub/bar-1.0-py3-none-any.whl",
+                     archives.wheel("bar", "1.0"))
+        self.put("foo", "1.0")
+        self.run_export("--delete")
+        before = tree(self.root)
+        path = os.path.join(self.site, "packages", "sub")
+        shutil.rmtree(path)
+        os.symlink(os.path.join(self.root, "sub"), path)
+        archives.put(self.root, "sub/bar-1.1-py3-none-any.whl",
+                     archives.wheel("bar", "1.1"))
+        before = tree(self.root)
+        printed = self.run_export("--delete", status=1)
+        self.assertIn(path, printed)
+        self.assertEqual(before, tree(self.root))
+        exporter = pypi_server.Exporter(pypi_server.default_config(
+            roots=(self.root,), site=self.site, delete=True,
+            cache_dir=os.path.join(self.folder, "cache")))
+        self.addCleanup(exporter.directories.reader.cache.close)
+        os.unlink(path)
+        shutil.rmtree(os.path.join(self.site, "packages"))
+        os.symlink(self.root, os.path.join(self.site, "packages"))
+        self.assertEqual([], [
+            name for name in exporter.site.strangers(set())
+            if name.startswith("packages/")])
+        with self.assertRaises(OSError):
+            exporter.site.remove(["packages/sub/bar-1.0-py3-none-any.whl"])
+        with self.assertRaises(OSError):
+            exporter.site.write("packages/index.html", b"")
+        self.assertEqual(before, tree(self.root))
 
     def test_missing_package_directory(self):
         """It may be a disk that is not mounted: the site stays."""
@@ -620,6 +700,31 @@ class TestFaults(ExportTestCase):
         self.assertIn("no archive at all", printed)
         self.assertEqual(before, tree(self.site))
 
+    def test_folder_that_cannot_be_read(self):
+        """Nobody knows what is in it, so all of it stays in the site."""
+        self.put("foo", "1.0")
+        archives.put(self.root, "sub/bar-1.0.tar.gz",
+                     archives.sdist("bar", "1.0"))
+        path = os.path.join(self.root, "sub")
+        config = pypi_server.Config(
+            roots=(self.root,), site=self.site, delete=True,
+            cache_dir=os.path.join(self.folder, "cache"))
+        said = []
+        self.assertEqual(0, pypi_server.export_site(config, said.append))
+        before = tree(self.site, True)
+        with unprivileged(self.folder):
+            os.chmod(path, 0)
+            try:
+                with self.assertLogs("pypi_server", "ERROR") as logs:
+                    self.assertEqual(1, pypi_server.export_site(
+                        config, said.append))
+            finally:
+                os.chmod(path, 0o755)
+        self.assertEqual(1, len(logs.output))
+        self.assertIn(path, logs.output[0])
+        self.assertEqual(1, len(said))
+        self.assertEqual(before, tree(self.site, True))
+
     def test_one_at_a_time(self):
         self.put("foo", "1.0")
         self.run_export()
@@ -627,6 +732,99 @@ class TestFaults(ExportTestCase):
             fcntl.flock(file, fcntl.LOCK_EX)
             printed = self.run_export(status=2)
         self.assertIn("another export writes to", printed)
+
+    @unittest.skipIf(os.name == "nt", "modes of POSIX")
+    def test_site_that_cannot_be_written(self):
+        """Of another user; or with something else in the place of a file.
+        """
+        self.put("foo", "1.0")
+        self.run_export()
+        before = tree(self.site)
+        lock = os.path.join(self.site, STATE, "lock")
+        os.chmod(self.folder, 0o755)
+        os.chmod(lock, 0o400)
+        with self.assertRaises(pypi_server.UsageError) as caught:
+            with unprivileged(self.root):
+                with pypi_server.Site(self.site, ()).alone():
+                    self.fail("it can be written")
+        self.assertIn(lock, str(caught.exception))
+        os.unlink(lock)
+        os.mkdir(lock)
+        printed = self.run_export(status=2)
+        self.assertIn(lock, printed)
+        self.assertEqual(1, printed.count("\n"))
+        os.rmdir(lock)
+        os.mkdir(os.path.join(self.site, STATE, "new-0"))
+        self.run_export()
+        self.assertEqual(before, tree(self.site))
+
+    def test_records_of_any_type(self):
+        """Projects that have such a record are exported anew."""
+        victim = archives.put(self.folder, "mine.txt", b"x")
+        values = [(key, value) for key, several in (
+            ("sources", (5, None, [])),
+            ("files", (5, [], {"simple/foo/index.html": "x"},
+                       {"../mine.txt": 1}, {"simple/../../mine.txt": 1})),
+            ("archives", (5, [], {"foo": 5})),
+            ("releases", (5, [], {"1.0": 5}, {"1.0": ["x"]},
+                          {"1.0": ["x", 5]}, {"1.0": ["x", {victim: 1}]})),
+            ("brief", (5, {}, [], [5] * 8, ["", "", "", 0, 0, 0, "", [5]])))
+            for value in several]
+        texts = ["[]", "5", "[" * 100000, "{}", "\udcff"]
+        for number in range(len(values) + len(texts)):
+            self.put("p%d" % number, "1.0")
+        self.run_export()
+        before = tree(self.site)
+        folder = os.path.join(self.site, STATE, "projects")
+        records = tree(folder)
+        for number, (key, value) in enumerate(values):
+            name = "p%d.json" % number
+            texts.insert(number, json.dumps(dict(json.loads(
+                records[name].decode()), **{key: value})))
+        for number, text in enumerate(texts):
+            with open(os.path.join(folder, "p%d.json" % number), "w",
+                      errors="surrogateescape") as file:
+                file.write(text)
+        self.run_export("--delete")
+        self.assertEqual(records, tree(folder))
+        self.assertEqual(before, tree(self.site))
+        self.assertTrue(os.path.exists(victim))
+
+    def test_path_that_cannot_be_written(self):
+        """It costs that project, and no other; the log tells which."""
+        for name in "bar", "foo", "zoo":
+            self.put(name, "1.0")
+        page = os.path.join(self.site, "simple", "foo", "index.html")
+        for make in (lambda: os.makedirs(os.path.join(page, "x")),
+                     lambda: archives.put(self.site, "simple/foo", b"")):
+            with self.subTest():
+                self.run_export()
+                shutil.rmtree(self.site)
+                make()
+                os.makedirs(os.path.join(self.site, STATE))
+                printed = self.run_export("--delete", status=1)
+                self.assertIn("foo is not exported as it is: %s: " % page,
+                              printed.replace(".json", ".html"))
+                self.assertNotIn("new-", printed)
+                self.assertEqual(["bar", "zoo"], texts(
+                    self.read("simple", "index.html")))
+                shutil.rmtree(self.site)
+        # Of two files, one has the name of a folder of the other's.
+        second = os.path.join(self.folder, "second")
+        archives.put(second, "foo-2.0.tar.gz/red-1.0.tar.gz",
+                     archives.sdist("red", "1.0"))
+        archives.put(self.root, "foo-2.0.tar.gz",
+                     archives.sdist("foo", "2.0"))
+        printed = self.run_export(second, status=1)
+        self.assertRegex(printed, "(foo|red) is not exported as it is: "
+                         "%s/packages/foo-2.0.tar.gz" % self.site)
+        self.assertEqual(3, len(texts(self.read("simple", "index.html"))))
+        # The pages of the index belong to no project.
+        os.unlink(os.path.join(self.site, "simple", "index.html"))
+        os.mkdir(os.path.join(self.site, "simple", "index.html"))
+        printed = self.run_export(status=1)
+        self.assertIn("is not complete: %s/simple/index.html: " % self.site,
+                      printed)
 
     @unittest.skipUnless(os.path.exists("/dev/full") and hasattr(
         os, "geteuid") and os.geteuid() == 0, "needs root for a small disk")
@@ -835,6 +1033,37 @@ class TestWatch(ExportTestCase):
         wait_for(lambda: page(b"data-yanked"), "a file was yanked")
         os.unlink(os.path.join(self.root, name))
         wait_for(lambda: not page(b"foo-1.0"), "a file was removed")
+
+    def test_each_problem_is_told_once(self):
+        for name in "bar", "foo":
+            self.put(name, "1.0")
+        page = os.path.join(self.site, "simple", "foo", "index.json")
+        os.makedirs(page)
+        index = os.path.join(self.site, "simple", "index.json")
+        os.makedirs(os.path.join(self.site, STATE))
+        log = os.path.join(self.folder, "log")
+        self.start("--watch", "-v", "--log-file", log)
+
+        def told(*paths):
+            with open(log) as file:
+                lines = file.read().splitlines()
+            return [sum(path in line for line in lines) for path in paths]
+        wait_for(lambda: os.path.exists(log) and told(page) == [1],
+                 "a project waits")
+        os.unlink(index)
+        os.mkdir(index)
+        self.put("bar", "1.1")
+        wait_for(lambda: told(index) == [1], "the site waits")
+        # Each look writes the pages of the index, down to the one that fails.
+        for version in "1.2", "1.3":
+            self.put("bar", version)
+            wait_for(lambda: os.path.exists(os.path.join(
+                self.site, "project", "bar", version)), "one more look")
+        os.rmdir(index)
+        os.rmdir(page)
+        wait_for(lambda: "foo" in texts(self.read("simple", "index.html")),
+                 "all is well")
+        self.assertEqual([1, 1, 0], told(page, index, "new-"))
 
     def test_a_directory_that_goes_away_for_a_while(self):
         self.put("foo", "1.0")

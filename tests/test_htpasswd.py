@@ -234,6 +234,10 @@ LINES = (
      ((1, "DES"),)),
     ("joe:_J9..rasmBYk8r9AiWNc\n", {}, ((1, "DES"),)),
     ("joe:{PLAIN}x\n", {}, ((1, "plain text"),)),
+    # No hash has such characters, and what verifies them may not like them.
+    ("joe:$6$sa\udcfflt$x\njim:{SHA}y\n", {"jim": "{SHA}y"}, ((1, "joe"),)),
+    ("joe:{SHA}\xe4\njim:{SHA}y\nann:$2y$05$\0x\n", {"jim": "{SHA}y"},
+     ((1, "joe"), (3, "ann"))),
     ("a:x\nb:{SHA}y\nc\nb:{SHA}z\n", {"b": "{SHA}y"},
      ((1, "a"), (3, "USER:HASH"), (4, "b"))),
     # A line ends with \n, for Apache and for editors that count.

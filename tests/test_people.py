@@ -20,7 +20,7 @@ from pypi_server import (
 )
 from tests import archives, forms
 from tests.helpers import (
-    HOST, DirectoryTestCase, SharedTestCase, anchors, call, wait_for,
+    HOST, DirectoryTestCase, SharedTestCase, anchors, call, names_in, wait_for,
 )
 from tests.test_pages import NASTY, file
 
@@ -737,7 +737,7 @@ class TestUploads(DirectoryTestCase):
             with self.subTest(headers):
                 _, answer = self.post(**dict(headers, Host=HOST))
                 self.assertEqual(403, answer.status)
-                self.assertEqual([], os.listdir(self.root))
+                self.assertEqual([], names_in(self.root))
 
     def test_from_this_site(self):
         for headers in ({"Sec_Fetch_Site": "same-origin"},

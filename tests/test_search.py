@@ -3,8 +3,11 @@
 import os
 import random
 import tempfile
+import threading
+import time
 import unittest
 import xmlrpc.client
+from unittest import mock
 
 import pypi_server
 from tests import archives, forms, toolbox
@@ -56,6 +59,62 @@ class SearchTestCase(DirectoryTestCase):
             archives.wheel_filename(name, version), data)
         answer = call(self.app, "POST", "/", headers, body)
         self.assertEqual(answer.status, 200, answer)
+
+
+class CostTest(SearchTestCase):
+    """Many projects cost little, once they were read: anybody may ask."""
+
+    def looked_at(self, action):
+        """Return the archives that are looked at meanwhile."""
+        found = []
+        look = pypi_server.look
+
+        def note(path):
+            found.append(path)
+            return look(path)
+        with mock.patch.object(pypi_server, "look", note):
+            action()
+        return [path for path in found if path.endswith(".whl")]
+
+    def test_no_file_is_looked_at_again(self):
+        def both():
+            body = post(self.app, request({"name": ["demo"]})).body
+            self.assertIn(b"1.10", body)
+            page = call(self.app, "GET", "/packages/").body
+            self.assertEqual(len(PROJECTS), page.count(b".whl</a>"))
+        both()
+        with mock.patch.object(pypi_server, "CHECK_INTERVAL", 0):
+            self.app.directories.refresh()
+            time.sleep(0.4)  # longer than what was known then holds
+            self.assertEqual([], self.looked_at(both))
+
+    def test_the_list_of_all_archives_is_rendered_once(self):
+        rendered = []
+        render = pypi_server.archives_page
+
+        def note(place, locations):
+            rendered.append(1)
+            time.sleep(0.3)
+            return render(place, locations)
+        with mock.patch.object(pypi_server, "archives_page", note):
+            threads = [threading.Thread(target=call, args=(
+                self.app, "GET", "/packages/")) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            self.assertEqual([1], rendered)
+            self.add("last", "1", "The last one")
+            self.assertIn(b"last-1-", call(
+                self.app, "GET", "/packages/").body)
+        self.assertEqual([1, 1], rendered)
+
+    def test_hits_are_counted(self):
+        with mock.patch.object(pypi_server, "HITS_LIMIT", 3):
+            (hits,), _ = xmlrpc.client.loads(post(
+                self.app, request({}, "and")).body)
+        self.assertEqual(["demo-pkg", "demo-two", "other"],
+                         [hit["name"] for hit in hits])
 
 
 class SearchTest(SearchTestCase):

@@ -1,6 +1,8 @@
 """What somebody who means ill may try, and what must not come of it."""
 
+import http.client
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -395,6 +397,39 @@ class TestFailingDisk(FaultTestCase):
             line for line in server.output.splitlines()
             if "WARNING" in line and "cannot be read" in line]))
 
+    def test_it_fails_within_a_download(self):
+        """One line names the file; the client sees that it is cut off."""
+        problem = strace_problem()
+        if problem:
+            self.skipTest(problem)
+        path = archives.put(self.root, WHEEL, archives.wheel(
+            "foo", "1.0", files={"noise": os.urandom(12 * 2 ** 20)}))
+        server = self.start()
+        wait_for(lambda: self.listed_of(server), "it is listed", 20)
+        log = os.path.join(self.folder, "trace")
+        trace = subprocess.Popen(
+            ["strace", "-f", "-qq", "-p", str(server.process.pid), "-P", path,
+             "-e", "trace=sendfile,read", "-e",
+             "inject=sendfile,read:error=EIO:when=2+", "-o", log],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL)
+        try:
+            def is_cut_off():
+                try:
+                    server.get("packages/" + WHEEL)
+                except http.client.IncompleteRead:
+                    return True
+                return False
+            wait_for(is_cut_off, "cut off", 30)
+        finally:
+            trace.terminate()
+            trace.wait(60)
+        self.assertEqual(200, server.get("packages/" + WHEEL).status)
+        server.stop()
+        self.assertNotIn("Traceback", server.output)
+        self.assertRegex(server.output, r"%s cannot be read, so a download "
+                         "of it was cut off" % re.escape(path))
+
     @staticmethod
     def listed_of(server):
         return texts(server.get("simple/foo/").body)
@@ -413,7 +448,7 @@ class TestFailingDisk(FaultTestCase):
         self.assertEqual(
             other, server.get("packages/folder/" + WHEEL).body)
         self.assertEqual([WHEEL], os.listdir(folder))
-        self.assertEqual(["folder"], os.listdir(self.root))
+        self.assertEqual(["folder"], self.files())
 
 
 class TestPlainLocale(FilesTestCase):

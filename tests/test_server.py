@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import ssl
@@ -20,8 +21,8 @@ from urllib.parse import urlsplit
 import pypi_server
 from tests import archives
 from tests.helpers import (
-    SCRIPT, DirectoryTestCase, ServerProcess, SharedTestCase, Wire, listening,
-    wait_for,
+    SCRIPT, DirectoryTestCase, ServerProcess, SharedTestCase, Wire, ask,
+    listening, wait_for,
 )
 from tests.test_headers import BAD_HEADS, BAD_TARGETS, LENGTHS
 
@@ -608,6 +609,62 @@ MISTAKES = (
     (("{folder}/file",), "{folder}/file"),
     (("{folder}/loop",), "{folder}/loop"),
 )
+
+
+@contextlib.contextmanager
+def kill_at_last(process):
+    try:
+        yield
+    except BaseException:
+        process.kill()
+        raise
+
+
+class TestMainScript(ProcessTestCase):
+    """A script becomes a module, so that its syntax tree takes no memory."""
+
+    def start(self, *command, cwd=None):
+        """Start a server by its command line; return what it runs as."""
+        process = subprocess.Popen(
+            [sys.executable, *command, "run", "-p", "0", "-i", "127.0.0.1",
+             self.root], stdout=subprocess.PIPE, cwd=cwd,
+            universal_newlines=True)
+        with process, kill_at_last(process):
+            url = process.stdout.readline().split()[-1]
+            address = urlsplit(url)
+            self.assertEqual(200, ask(
+                address.hostname, address.port, "GET", "/health").status)
+            found = []
+            if os.path.exists("/proc/self/cmdline"):
+                with open("/proc/%d/cmdline" % process.pid) as file:
+                    found = file.read().split("\0")[1:-1]
+            process.send_signal(signal.SIGTERM)
+        self.assertEqual(0, process.returncode)
+        return found
+
+    def test_the_same_process_with_the_same_flags(self):
+        folder = os.path.join(self.folder, "a 'place'")
+        os.mkdir(folder)
+        shutil.copy(SCRIPT, os.path.join(folder, "my index.py"))
+        for flags in ((), ("-I", "-W", "error"), ("-X", "utf8", "-Es")):
+            for cwd, script in ((None, SCRIPT), (folder, "my index.py"),
+                                (folder, "./my index.py")):
+                with self.subTest(flags=flags, script=script):
+                    found = self.start(*flags, script, cwd=cwd)
+                    self.assertEqual(list(flags), found[:len(flags)])
+                    self.assertEqual(
+                        [script, "run", "-p", "0", "-i", "127.0.0.1",
+                         self.root], found[-7:])
+                    if hasattr(sys, "orig_argv") \
+                            and sys.implementation.name == "cpython":
+                        self.assertEqual(
+                            ["-c", pypi_server.AS_MODULE],
+                            found[len(flags):-7])
+
+    def test_what_runs_as_a_module_stays(self):
+        found = self.start("-m", "pypi_server", cwd=os.path.dirname(SCRIPT))
+        self.assertEqual(["-m", "pypi_server", "run"], found[:3] or [
+            "-m", "pypi_server", "run"])
 
 
 class TestMistakes(ProcessTestCase):

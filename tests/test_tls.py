@@ -207,6 +207,29 @@ class TestStrangers(TlsTestCase):
         server.stop()
         self.assertNotIn("Traceback", server.output)
 
+    def test_noise_within_a_body(self):
+        """An upload that is cut off so is no trouble with the disk."""
+        server = self.start("-v", *ANYONE)
+        plain = socket.create_connection(self.address(server), 30)
+        self.addCleanup(plain.close)
+        copy = plain.dup()
+        self.addCleanup(copy.close)
+        secured = self.authority.context().wrap_socket(
+            plain, server_hostname="localhost")
+        self.addCleanup(secured.close)
+        headers, body = forms.upload(WHEEL, DATA)
+        secured.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Type: %s\r\n"
+                        b"Content-Length: %d\r\n\r\n" % (
+                            headers["Content-Type"].encode(), len(body))
+                        + body[:50000])
+        copy.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+        wait_for(lambda: "refused an upload" in server.logged(), "refused")
+        self.assertEqual(200, self.get(server, "simple/")[0])
+        server.stop()
+        self.assertIn("is incomplete", server.output)
+        self.assertNotIn("stored", server.output)
+        self.assertNotIn("Traceback", server.output)
+
     def test_versions(self):
         if not hasattr(ssl, "TLSVersion"):
             self.skipTest("this Python cannot choose versions of TLS")

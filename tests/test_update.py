@@ -1,5 +1,7 @@
 """Section Update: newer releases in another index, on loopback."""
 
+import contextlib
+import io
 import os
 import re
 import shlex
@@ -11,8 +13,10 @@ import sys
 import tempfile
 import threading
 import unittest
+import urllib.request  # noqa: F401  it may be out of reach for nobody
 import zlib
 from typing import NamedTuple, Tuple
+from unittest import mock
 
 try:
     import resource
@@ -24,6 +28,7 @@ from tests import archives
 from tests.helpers import (
     SCRIPT, DirectoryTestCase, ServerProcess, wait_for,
 )
+from tests.test_directories import unprivileged
 from tests.upstream import JSON, Upstream, detail, empty, isolated, sha256
 
 
@@ -384,12 +389,15 @@ class TestIgnored(UpdateTestCase):
                 self.assertIn(text, result.errors)
 
     def test_missing_list_is_a_mistake(self):
+        """Told before all that is wrong with files, and in one line."""
         index = self.upstream()
-        empty(self.root, "mine-1.0.tar.gz")
+        empty(self.root, "mine-1.0.tar.gz", "sub/mine-1.0.tar.gz")
         path = os.path.join(self.folder, "none")
         result = self.update(index.url, "--ignorelist-file", path, self.root)
         self.assertEqual((2, ()), result[:2])
-        self.assertIn(path, result.errors)
+        self.assertEqual(
+            "pypi-server: error: --ignorelist-file: %r cannot be read: No "
+            "such file or directory\n" % path, result.errors)
         self.assertEqual([], index.asked())
 
 
@@ -517,6 +525,36 @@ class TestFailures(UpdateTestCase):
         self.assertEqual((0, ""), (result.status, result.errors))
         self.assertEqual(1, len(result.lines))
         self.assertRegex(result.lines[0], "^# nothing to update .*2 proj")
+
+    def test_url_that_is_no_index(self):
+        """No project is found, as if all were private: look for a list."""
+        index = self.upstream()
+        empty(self.root, "a-1.0.tar.gz", "b-1.0.tar.gz")
+        html = 200, {"Content-Type": "text/html"}, b"<h1>Welcome</h1>"
+        for answer, why in ((None, "404"), (html, "PEP 691"),
+                            ("drop", "not HTTP"),
+                            ((302, {"Location": "/simple/"}, b""),
+                             "redirects")):
+            with self.subTest(why):
+                index.answers["/simple/"] = answer
+                result = self.update(index.url.replace("//", "//joe:pw@"))
+                self.assertEqual((1, ()), result[:2])
+                self.assertEqual(1, result.errors.count("\n"))
+                for text in index.url, why, "--index-url":
+                    self.assertIn(text, result.errors)
+                self.assertNotIn("pw", result.errors)
+        # The list itself is not read: on PyPI it has 30 MiB.
+        index.answers["/simple/"] = 200, {
+            "Content-Type": JSON, "Content-Length": "1000000000000"}, b"{"
+        result = self.update(index.url)
+        self.assertEqual((0, ""), (result.status, result.errors))
+        self.assertEqual(("# nothing to update among 2 projects; 2 are not "
+                          "upstream",), result.lines)
+        index.answers["/simple/"] = None
+        index.has("a", "a-2.0.tar.gz")
+        result = self.update(index.url)
+        self.assertEqual((0, ""), (result.status, result.errors))
+        self.assertIn("# 1 of 2 projects are not upstream", result.lines)
 
     def test_ignored_by_the_shell(self):
         """What is no command is a comment, so the output is a script."""
@@ -734,6 +772,29 @@ def has_old_pip():
     return pypi_server.pip_version() < 21
 
 
+class TestClosed(UpdateTestCase):
+    def test_folder_that_cannot_be_read(self):
+        """The others are looked up; the exit status tells."""
+        empty(self.root, "a-1.0.tar.gz", "sub/b-1.0.tar.gz")
+        index = self.upstream()
+        index.has("a", "a-2.0.tar.gz")
+        path = os.path.join(self.root, "sub")
+        output, errors = io.StringIO(), io.StringIO()
+        with mock.patch.dict(os.environ, isolated(self.folder), clear=True), \
+                unprivileged(self.folder):
+            os.chmod(path, 0)
+            try:
+                with contextlib.redirect_stdout(output), \
+                        contextlib.redirect_stderr(errors):
+                    status = pypi_server.update_all(pypi_server.Config(
+                        roots=(self.root,), index_url=index.url))
+            finally:
+                os.chmod(path, 0o755)
+        self.assertEqual(1, status)
+        self.assertIn("a==2.0", output.getvalue())
+        self.assertIn(path + "/ cannot be read", errors.getvalue())
+
+
 class TestExecute(UpdateTestCase):
     """pip of the interpreter that runs this really downloads."""
 
@@ -743,11 +804,12 @@ class TestExecute(UpdateTestCase):
             self.skipTest("this interpreter has no pip")
         self.index = self.upstream()
 
-    def publish(self, name, filename, data, digest=None, page=True):
+    def publish(self, name, filename, data, digest=None, requires=""):
         """Have a file upstream: in JSON for us, in HTML for pip.
 
         Args:
             digest: that the JSON claims, instead of the true one.
+            requires: Requires-Python, which the HTML tells.
         """
         path = "/files/" + filename
         self.index.answers[path] = lambda handler: (
@@ -756,7 +818,8 @@ class TestExecute(UpdateTestCase):
         files.append({"filename": filename, "url": "../../files/" + filename,
                       "hashes": {"sha256": digest or sha256(data)}})
         html = "<!DOCTYPE html>" + "".join(
-            '<a href="%s">%s</a>\n' % (file["url"], file["filename"])
+            '<a href="%s" data-requires-python="%s">%s</a>\n' % (
+                file["url"], requires.replace(">", "&gt;"), file["filename"])
             for file in files)
 
         def answer(handler):
@@ -772,7 +835,8 @@ class TestExecute(UpdateTestCase):
         return archives.sdist(name, version, files=files or BACKEND)
 
     def listing(self, folder=None):
-        return sorted(os.listdir(folder or self.root))
+        # What serializes the names of uploads may stay.
+        return sorted(set(os.listdir(folder or self.root)) - {".lock"})
 
     def test_new_files_are_downloaded(self):
         """-i names the index: what PIP_INDEX_URL names is not asked."""
@@ -800,8 +864,8 @@ class TestExecute(UpdateTestCase):
                 self.assertEqual(data, file.read())
         self.assertEqual([], other.asked())
         for _, folders, names in os.walk(self.root):
-            self.assertEqual([], [name for name in folders + names
-                                  if name.startswith(".")])
+            self.assertLessEqual({name for name in folders + names
+                                  if name.startswith(".")}, {".lock"})
 
     def test_sdists_are_downloaded(self):
         """The part of this that the oldest pip can do as well."""
@@ -815,6 +879,19 @@ class TestExecute(UpdateTestCase):
         # And then there is nothing more to do.
         result = self.update(self.index.url, "-x", self.root, out)
         self.assertRegex(result.lines[0], "^# nothing to update")
+
+    def test_sdist_for_newer_pythons_is_downloaded(self):
+        """As a wheel of that kind is: who needs it has such a Python."""
+        if has_old_pip():
+            self.skipTest("its pip cannot")
+        files = dict(BACKEND, **{"PKG-INFO": archives.metadata(
+            "b", "2.0", requires_python=">=3.99")})
+        source = archives.sdist("b", "2.0", files=files)
+        self.publish("b", "b-2.0.tar.gz", source, requires=">=3.99")
+        empty(self.root, "b-1.0.tar.gz")
+        result = self.update(self.index.url, "-x", self.root)
+        self.assertEqual((0, ""), (result.status, result.errors))
+        self.assertEqual(["b-1.0.tar.gz", "b-2.0.tar.gz"], self.listing())
 
     def test_what_goes_wrong_is_reported(self):
         """A file with another digest is removed; the others are updated."""

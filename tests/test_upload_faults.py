@@ -14,16 +14,19 @@ import shutil
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
 import unittest
 import zipfile
+from unittest import mock
 from urllib.parse import urlsplit
 
+import pypi_server
 from tests import archives, forms
 from tests.helpers import (
-    HOST, Answer, DirectoryTestCase, ServerProcess, Wire, ask, texts,
-    wait_for,
+    HOST, SCRIPT, Answer, DirectoryTestCase, ServerProcess, Wire, ask,
+    call, names_in, texts, wait_for,
 )
 
 SDIST = "demo_pkg-1.0.tar.gz"
@@ -101,7 +104,7 @@ class FaultTestCase(DirectoryTestCase):
 
     def files(self, root=None):
         """Return the names of all files but the lock, hidden ones too."""
-        return sorted(set(os.listdir(root or self.root)) - {".lock"})
+        return names_in(root or self.root)
 
     def listed(self, server):
         """Return the files on the project's page."""
@@ -456,6 +459,118 @@ class ParallelTest(RaceTestCase):
             wait_for(lambda: self.listed(server) == [], "it is gone")
         self.check_all_win(servers)
 
+    def test_two_spellings_on_two_servers(self):
+        """Each server has seen the last upload of the other."""
+        servers = [self.start(), self.start()]
+        for number in range(10):
+            version = "1.%d" % number
+            names = ["demo_pkg-%s.tar.gz" % version,
+                     "demo_pkg-%s.0.tar.gz" % version]
+            datas = [sdist(b"", version), sdist(b"", version + ".0")]
+            if number % 2:
+                names.reverse()
+                datas.reverse()
+            answers = [self.send(*job) for job in zip(servers, names, datas)] \
+                if number < 5 else self.race(list(zip(servers, names, datas)))
+            self.assertEqual([200, 409], sorted(
+                answer.status for answer in answers), answers)
+        self.assertEqual(10, len(self.files()))
+
+    @unittest.skipUnless(hasattr(os, "geteuid") and os.geteuid() == 0,
+                         "only root can be another user")
+    def test_a_lock_that_another_user_left(self):
+        server = self.start()
+        path = os.path.join(self.root, ".lock")
+        mine = """if True:
+            import fcntl, os, sys
+            import pypi_server
+            os.setuid(65534)
+            for _ in range(2):
+                with pypi_server.lock_names(sys.argv[1]) as others_came:
+                    print(others_came, os.path.exists(sys.argv[1] + "/.lock"))
+            """
+        os.chmod(self.folder, 0o755)
+        os.chmod(self.root, 0o777)
+        self.assertEqual(
+            self.send(server, SDIST, sdist()).status, 200)
+        os.chmod(path, 0o600)
+        for mode, expected in (
+                (0o644, "True True\nTrue True\n"), (0o600, "")):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            with open(path, "xb"):
+                os.chmod(path, mode)
+            process = subprocess.run(
+                [sys.executable, "-c", mine, self.root],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                cwd=os.path.dirname(SCRIPT), universal_newlines=True)
+            self.assertEqual(expected, process.stdout, process.stderr)
+            self.assertEqual(bool(expected), process.returncode == 0)
+            self.assertEqual(
+                self.send(server, SDIST, sdist()).status, 200)
+
+    def test_a_lock_that_somebody_keeps(self):
+        """A server that was stopped then stops no others for ever."""
+        try:
+            import fcntl
+        except ImportError:
+            self.skipTest("no locks here")
+        app = self.make_app(authenticated=(), password_file=".")
+        headers, body = forms.upload(SDIST, sdist())
+        with open(os.path.join(self.root, ".lock"), "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            with mock.patch.object(pypi_server, "LOCK_PATIENCE", 0.3):
+                answer = call(app, "POST", "/", headers, body)
+            self.assertEqual(503, answer.status)
+            self.assertIn("retry-after", answer.headers)
+            self.assertEqual([], self.files())
+            thread = threading.Timer(0.3, file.close)
+            thread.start()
+            answer = call(app, "POST", "/", headers, body)
+            thread.join()
+        self.assertEqual(200, answer.status)
+
+    @unittest.skipUnless(hasattr(os, "mkfifo"), "no FIFOs here")
+    def test_a_lock_that_is_no_file(self):
+        path = os.path.join(self.root, ".lock")
+        victim = os.path.join(self.folder, "victim")
+        for make in (lambda: os.mkfifo(path), lambda: os.mkdir(path),
+                     lambda: os.symlink("/dev/zero", path),
+                     lambda: os.symlink(victim, path)):
+            server = self.start()
+            with open(victim, "w") as file:
+                file.write("precious")
+            make()
+            answer = self.send(server, SDIST, sdist())
+            self.assertEqual(500, answer.status)
+            self.assertEqual([], self.files())
+            self.assertIn(path, server.logged())
+            (os.rmdir if os.path.isdir(path) else os.unlink)(path)
+            self.assertEqual(200, self.send(server, SDIST, sdist()).status)
+            os.unlink(os.path.join(self.root, SDIST))
+            os.unlink(path)
+            server.stop()
+            self.assertNotIn("Traceback", server.output)
+            with open(victim) as file:
+                self.assertEqual("precious", file.read())
+
+    @unittest.skipUnless(hasattr(os, "mkfifo"), "no FIFOs here")
+    def test_a_name_that_something_else_has(self):
+        """A FIFO is never opened, a device never read to its end."""
+        server = self.start()
+        os.mkfifo(os.path.join(self.root, SDIST))
+        zero = "demo_pkg-1.1.tar.gz"
+        os.symlink("/dev/zero", os.path.join(self.root, zero))
+        other = "demo_pkg-1.2.tar.gz"
+        self.assertEqual(200, self.send(
+            server, other, sdist(b"", "1.2")).status)
+        os.mkfifo(os.path.join(self.root, other + ".asc"))
+        for name, data in ((SDIST, sdist()), (zero, sdist(b"", "1.1")),
+                           (other + ".asc", b"signature")):
+            with self.subTest(name):
+                self.assertEqual(409, self.send(server, name, data).status)
+        self.assertEqual(0, server.stop())
+
     def test_other_names(self):
         server = self.start()
         jobs = [(server, "demo_pkg-1.%d.tar.gz" % number,
@@ -540,6 +655,20 @@ class KillTest(KillTestCase):
         self.assertEqual(os.listdir(os.path.join(self.root, "sub")), [])
         wait_for(lambda: len(re.findall(
             r"removing \S+", server.logged())) == 3, "each is named")
+
+    def test_leftovers_in_all_directories_and_later(self):
+        other = os.path.join(self.folder, "other")
+        os.mkdir(other)
+        path = archives.put(other, ".upload-1-a", b"half", age=10 ** 6)
+        with mock.patch.object(pypi_server, "FORGET_INTERVAL", 0):
+            app = self.make_app(self.root, other)
+            app.warmer.start()
+            wait_for(lambda: not os.path.exists(path), "removed")
+            path = archives.put(other, ".upload-2-b", b"half", age=10 ** 6)
+            wait_for(lambda: not os.path.exists(path), "removed, too")
+        path = archives.put(other, ".upload-3-c", b"half", age=10 ** 6)
+        with ServerProcess(self.root, other):
+            self.assertFalse(os.path.exists(path))
 
     def test_what_a_living_server_is_writing_is_not_removed(self):
         """However long it takes to come in."""

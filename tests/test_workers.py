@@ -255,6 +255,25 @@ class TestReplacement(WorkersTestCase):
         self.assertNotIn("Traceback", server.output)
         self.assertNotIn("Warning", server.output)
 
+    def test_upload_of_a_killed_worker_leaves_nothing(self):
+        with self.serve(*OPEN) as server:
+            headers, body = forms.upload(
+                "cut-1.0.tar.gz", os.urandom(2 ** 20))
+            address = urlsplit(server.url)
+            with Wire((address.hostname, address.port)) as wire:
+                wire.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Type: %s"
+                          b"\r\nContent-Length: %d\r\n\r\n" % (
+                              headers["Content-Type"].encode(), len(body))
+                          + body[:500000])
+                name, = wait_for(lambda: [
+                    name for name in os.listdir(self.root)
+                    if name.startswith(".upload-")], "it is written")
+                os.kill(int(name.split("-")[1]), signal.SIGKILL)
+                wait_for(lambda: name not in os.listdir(self.root),
+                         "it is removed", 20)
+            self.assertEqual(0, server.stop())
+        self.assertEqual(1, server.output.count("left by an upload"))
+
     def test_no_storm_of_workers(self):
         """Each that ends at once is started again after a second."""
         with self.serve() as server:
