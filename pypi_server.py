@@ -2625,8 +2625,8 @@ REMEDIES = {
     "quarantined": "Once the project is known to be harmless, remove its "
                    "status file.",
     "misspelled": "Correct its first word; nothing else of it counts.",
-    "unusable": "Put a file with a plain name there that the server may "
-                "read.",
+    "unusable": "Let the server read it, or put a file with a plain name in "
+                "its place.",
     "unrecognized": "Wheels, sdists and eggs are served: build one, and "
                     "keep the name that it was built with."}
 
@@ -7415,7 +7415,9 @@ def respond(app: App, request: Request) -> Response:
             app, request.method, request.path,
             media_type.strip().lower().replace("application/xml", XML))
         try:
-            request = authorize(app, request, action_of(route, request))
+            if route.handler is home:
+                request = greet(app, request)
+            request = authorize(app, request, route.action)
         except HTTPError as error:
             if route.action == "update":
                 audit_refusal(app, request, "was refused an upload:", "-",
@@ -7432,14 +7434,20 @@ def respond(app: App, request: Request) -> Response:
     return response
 
 
-def action_of(route: Route, request: Request) -> str:
-    """Return what a request needs: the home page shows all to those whom it
-    knows, whether they say at once who they are or want to be asked.
+def greet(app: App, request: Request) -> Request:
+    """Return a request for the home page with its user, if it names one.
+
+    The page is for everybody, and shows more to those whom it knows.
+
+    Raises:
+        HTTPError: 401 for a reader who wants to log in and did not yet.
     """
-    if route.handler is home and (
-            request.query == "login" or "authorization" in request.headers):
-        return "list"
-    return route.action
+    if request.query == "login":
+        return authorize(app, request, "list")
+    if "authorization" in request.headers:
+        with contextlib.suppress(HTTPError):
+            return authorize(app, request, "list")
+    return request
 
 
 def authorize(app: App, request: Request, action: str) -> Request:

@@ -398,7 +398,7 @@ class TestPeople(ExportTestCase):
         self.assertEqual(tree(other), tree(self.site))
         home = Parsed(self.read("index.html").decode()).text
         self.assertIn("projects 4 files 9 in all", home)
-        self.assertIn("bar-baz 0.1 Bar_Baz for tests", Parsed(
+        self.assertIn("bar-baz 0.1 deprecated Bar_Baz for tests", Parsed(
             self.read("search", "index.html").decode()).text)
         self.assertIn("foo-9.0-py3-none-any.whl", [
             file["file"] for file in json.loads(self.read(
@@ -896,7 +896,7 @@ class TestOrder(ExportTestCase):
             for link in links(page):
                 path = os.path.normpath(unquote(os.path.join(
                     os.path.dirname(name), urldefrag(link)[0])))
-                is_up = name.startswith(path + "/")
+                is_up = name.startswith(path + "/") or path == "packages"
                 if link.endswith("/"):
                     path += "/index.html"
                 if path.startswith(("project/p", "packages/", "-/")) \

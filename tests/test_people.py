@@ -502,8 +502,11 @@ class TestPages(PeopleTestCase):
             self.assertIn("projects 5", text)
             self.assertIn("Newest uploads", text)
             self.assertNotIn("Log in", text)
-            self.get(target, 401, app=app,
-                     Authorization="Basic am9lOndyb25n")
+        wrong = {"Authorization": "Basic am9lOndyb25n"}
+        with self.assertLogs("pypi_server.audit") as logs:
+            self.assertIn("Log in", self.get("/", app=app, **wrong).text)
+            self.get(link, 401, app=app, **wrong)
+        self.assertEqual(2, str(logs.output).count("failed to log in"))
         # Where there is no need, nobody is asked.
         for credentials in "Basic am9lOndyb25n", "nonsense":
             self.assertIn("projects 5", self.get(
