@@ -11949,17 +11949,15 @@ class Exporter:
         """Write the pages of the index, when those that they name are there.
         """
         snapshot = self.directories.held
-        self.directories.held = snapshot._replace(projects={
+        self.directories.held = snapshot._replace(mark=object(), projects={
             name: archives for name, archives in snapshot.projects.items()
             if name in self.done or os.path.isfile(
                 self.site.path(f"simple/{name}/index.html"))})
         try:
             for path, accept, name in INDEX_PAGES:
                 self.page(name, path, accept)
-            base = self.config.server_base_url + "/"
-            place = Place(
-                "../", base if base.startswith("http") else NO_ADDRESS + base,
-                is_static=True, packages=self.config.packages_url)
+            place = Place(  # without an address, as that of a server
+                "../", "", is_static=True, packages=self.config.packages_url)
             page = archives_page(
                 place, (location for name in sorted(
                     self.directories.held.projects)
