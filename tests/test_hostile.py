@@ -12,12 +12,14 @@ import sys
 import tarfile
 import tempfile
 import threading
+import time
 import unittest
+import zlib
 from unittest import mock
 from urllib.parse import urlsplit
 
 import pypi_server
-from tests import archives
+from tests import archives, forms
 from tests.helpers import (
     SCRIPT, DirectoryTestCase, ServerProcess, call, wait_for,
 )
@@ -117,6 +119,60 @@ class TestWork(unittest.TestCase):
                 pypi_server.check_zip_end(io.BytesIO(
                     near + struct.pack("<4sLQL", b"PK\6\7", 0, place, 1)
                     + end))
+
+
+def entry(name, data, offset=None):
+    """Return a local header with its data, or an entry of the directory."""
+    sizes = zlib.crc32(data), len(data), len(data), len(name)
+    if offset is None:
+        return struct.pack("<4s5H3L2H", b"PK\3\4", 20, 0, 0, 0, 0, *sizes
+                           + (0,)) + name + data
+    return struct.pack("<4s6H3L5H2L", b"PK\1\2", 20, 20, 0, 0, 0, 0, *sizes
+                       + (0, 0, 0, 0, 0, offset)) + name
+
+
+class TestOverlap(DirectoryTestCase):
+    """Entries of a zip that share bytes (CVE-2024-0450)."""
+
+    INFO = b"Metadata-Version: 2.1\nName: foo\nVersion: 1.0\n\n"
+    NAME = b"foo-1.0.dist-info/METADATA"
+
+    def zip_of(self, inner_first, count=1):
+        """Return a wheel in whose METADATA another member lies, or the other
+        way round.
+        """
+        inner_name = b"foo.py" if inner_first else self.NAME
+        outer_name = self.NAME if inner_first else b"foo.py"
+        inner = b"x" * 1000 if inner_first else self.INFO
+        inner_entry = entry(inner_name, inner)
+        outer = (self.INFO if inner_first else b"") + inner_entry
+        data = entry(outer_name, outer)
+        directory = entry(outer_name, outer, 0) + b"".join(
+            entry(b"%d" % number + inner_name if number else inner_name,
+                  inner, len(data) - len(inner_entry))
+            for number in range(count))
+        return data + directory + struct.pack(
+            "<4s4H2LH", b"PK\5\6", 0, 0, count + 1, count + 1,
+            len(directory), len(data), 0)
+
+    def test_they_cost_nothing_and_break_nothing(self):
+        """Some Pythons refuse them; what is served has the right metadata.
+        """
+        app = self.make_app(authenticated=(), password_file=".")
+        for inner_first, count in (
+                (True, 1), (True, 30000), (False, 1), (False, 30000)):
+            with self.subTest(inner_first=inner_first, count=count):
+                data = self.zip_of(inner_first, count)
+                headers, body = forms.upload(WHEEL, data)
+                started = time.process_time()
+                answer = call(app, "POST", "/", headers, body)
+                self.assertLess(time.process_time() - started, 5)
+                self.assertIn(answer.status, (200, 400), answer)
+                if answer.status == 200:
+                    page = call(app, "GET", "/packages/%s.metadata" % WHEEL)
+                    self.assertTrue(page.body.startswith(self.INFO))
+                    os.unlink(os.path.join(self.root, WHEEL))
+                    app.directories.refresh()
 
 
 class TestFraming(DirectoryTestCase):
