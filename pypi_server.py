@@ -11956,16 +11956,11 @@ class Exporter:
         try:
             for path, accept, name in INDEX_PAGES:
                 self.page(name, path, accept)
-            base = self.config.server_base_url + "/"
-            place = Place(
-                "../", base if base.startswith("http") else NO_ADDRESS + base,
-                is_static=True, packages=self.config.packages_url)
             page = archives_page(
-                place, (location for name in sorted(
-                    self.directories.held.projects)
-                        for location in (
-                            self.done[name][1] if name in self.done
-                            else self.site.record(name).archives)))
+                Place("../", "", packages=self.config.packages_url),
+                (location for name in sorted(self.directories.held.projects)
+                 for location in (self.done[name][1] if name in self.done
+                                  else self.site.record(name).archives)))
             self.site.write_page(
                 "packages/index.html", page.body, page.compressed)
         finally:
