@@ -11958,12 +11958,10 @@ class Exporter:
                 self.page(name, path, accept)
             place = Place(  # without an address, as that of a server
                 "../", "", is_static=True, packages=self.config.packages_url)
-            page = archives_page(
-                place, (location for name in sorted(
-                    self.directories.held.projects)
-                        for location in (
-                            self.done[name][1] if name in self.done
-                            else self.site.record(name).archives)))
+            page = archives_page(place, (
+                location for name in sorted(self.directories.held.projects)
+                for location in (self.done[name][1] if name in self.done
+                                 else self.site.record(name).archives)))
             self.site.write_page(
                 "packages/index.html", page.body, page.compressed)
         finally:
