@@ -255,6 +255,7 @@ class Request(NamedTuple):
     user: str = "-"               # once verified
     # Is called when an account stands for it.
     vouch: Callable[[], None] = lambda: None
+    outside: str = ""             # the prefix, if the path is not below it
 
 
 class Response(NamedTuple):
@@ -1991,14 +1992,6 @@ def versions_of(files: Iterable[File]) -> List[str]:
     return list(found.values())
 
 
-def archives_html(locations: Iterable[str], packages: str = "") -> Page:
-    """Render the list of all archives, for people and --find-links."""
-    return html_page(HTML, "Packages", "".join(
-        anchor(packages + quote(location), location.rpartition("/")[2])
-        + "<br>\n" for location in locations)
-        + f"<p>{anchor('../withheld/', 'What is not served, and why')}</p>\n")
-
-
 # Keys of "info" in legacy JSON, and the metadata fields that they show:
 # https://docs.pypi.org/api/json/
 INFO_TEXTS = tuple((name.replace("-", "_"), name) for name in (
@@ -2019,11 +2012,12 @@ INFO_NULLS = ("description_content_type", "download_url", "dynamic",
 
 def latest_version(files: Sequence[File]) -> str:
     """Return the version that people mean: final, not yanked, highest."""
-    def preference(file: File) -> Tuple[Any, ...]:
-        version = file.archive.version
-        return (file.yanked is None, not is_prerelease(version),
-                version_key(version))
-    return max(files, key=preference).archive.version
+    def preference(found: Tuple[bool, str]) -> Tuple[Any, ...]:
+        is_whole, version = found
+        return is_whole, not is_prerelease(version), version_key(version)
+    releases = dict.fromkeys(
+        (file.yanked is None, file.archive.version) for file in files)
+    return max(releases, key=preference)[1]
 
 
 def legacy_json(project: Project, version: str, whole: bool,
@@ -2136,15 +2130,17 @@ STYLE = """\
   --back: #ffffff; --raised: #f5f7f9; --line: #d3dae1;
   --text: #1b2127; --soft: #55606b; --link: #0b5cad; --on-link: #ffffff;
   --good: #1a7f37; --half: #8a5a00; --bad: #b3261e; --mark: #fff4d6;
+  --shade: #0004;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --back: #10151a; --raised: #1a2129; --line: #36414c;
     --text: #e4e9ee; --soft: #a2adb8; --link: #7cbcff; --on-link: #10151a;
     --good: #46c35f; --half: #e0ab45; --bad: #ff9088; --mark: #3a3118;
+    --shade: #fff4;
   }
 }
-* { box-sizing: border-box; }
+*, ::before { box-sizing: border-box; }
 html { scroll-padding-top: 1rem; }
 body {
   margin: 0; background: var(--back); color: var(--text);
@@ -2196,7 +2192,7 @@ footer {
 .lead { font-size: 1.125rem; margin: .25rem 0 1.25rem; max-width: 46rem; }
 .soft { color: var(--soft); }
 .lead.soft { color: var(--soft); }
-form.search { display: flex; gap: .5rem; }
+form.search { display: flex; gap: .5rem; min-width: 0; }
 form.search input { flex: 1; min-width: 0; }
 main form.search { max-width: 46rem; font-size: 1.125rem;
   margin-top: 1rem; }
@@ -2232,6 +2228,7 @@ pre {
   border: 1px solid var(--line); background: var(--back);
 }
 .copy pre { white-space: pre-wrap; overflow-wrap: anywhere; }
+.copy span { display: inline-block; max-width: 100%; }
 .copy + .copy { margin-top: .5rem; }
 .copy button {
   padding: .1rem .5rem; font-size: .8125rem; background: var(--raised);
@@ -2262,32 +2259,55 @@ pre {
 }
 .note p { margin: 0; }
 .pages { display: flex; flex-wrap: wrap; gap: 1.5rem; margin: 1rem 0; }
-.scroll { overflow-x: auto; }
+/* A shadow where there is more to the left or right. */
+.scroll {
+  overflow-x: auto; background-repeat: no-repeat;
+  background-image:
+    linear-gradient(to right, var(--back) 40%, transparent),
+    linear-gradient(to left, var(--back) 40%, transparent),
+    linear-gradient(to right, var(--shade), transparent),
+    linear-gradient(to left, var(--shade), transparent);
+  background-position: left, right, left, right;
+  background-size: 3rem 200%, 3rem 200%, 1rem 100%, 1rem 100%;
+  background-attachment: local, local, scroll, scroll;
+}
 .grid { border-collapse: separate; border-spacing: 2px;
   font-size: .8125rem; line-height: 1.2; }
 .grid th { font-weight: 600; text-align: left; padding: .1rem .75rem .1rem 0;
   white-space: nowrap; }
-.grid thead th { color: var(--soft); padding: .1rem .15rem; }
-.grid thead tr:last-child th[scope=col] {
-  writing-mode: vertical-rl; transform: rotate(180deg); padding: 0;
-  text-align: left; vertical-align: bottom; width: 1.1rem;
-  line-height: 1.1rem; font-weight: 400;
+.grid thead th { color: var(--soft); padding: .1rem; vertical-align: bottom;
+  white-space: normal; overflow-wrap: normal; }
+.grid thead tr + tr th {
+  writing-mode: vertical-rl; padding: .1rem 0; text-align: right;
+  line-height: 1.1rem; font-weight: 400; white-space: nowrap;
 }
-.grid tbody th { position: sticky; left: 0; background: var(--back); }
+.grid tbody th { position: sticky; left: 0; background: var(--back);
+  z-index: 1; }
 .grid [aria-current] { color: var(--text); text-decoration: none; }
 .grid .yanked a { text-decoration: line-through; }
-.grid td, .key i {
-  width: 1.1rem; min-width: 1.1rem; height: 1.1rem; padding: 0;
-  border-radius: 3px; color: transparent; overflow: hidden; font-size: 1px;
+.grid td { padding: 0; color: transparent; font-size: 1px; line-height: 0; }
+.grid td::before, .key i {
+  content: ""; display: block; width: 1.1rem; height: 1.1rem;
+  border-radius: 3px;
 }
-.grid .first { border-left: .6rem solid transparent; min-width: 1.7rem;
-  background-clip: padding-box; }
-.w { background: var(--good); }
-.s { box-shadow: inset 0 0 0 3px var(--half); }
-.n { box-shadow: inset 0 0 0 1px var(--line); }
+.grid thead td::before { display: none; }
+.grid .first, .grid thead tr th.first { padding-left: .6rem; }
+.grid .w::before, .key .w { background: var(--good); }
+.grid .s::before, .key .s { border: 3px solid var(--half); }
+.grid .e::before, .key .e { border: 3px double var(--soft); }
+.grid .n::before, .key .n { border: 1px solid var(--line); }
+@media (forced-colors: active) {
+  .grid td::before, .key i { forced-color-adjust: none; }
+  .grid .w::before, .key .w { background: CanvasText; }
+  .grid td:not(.n)::before, .key i:not(.n) { border-color: CanvasText; }
+  .grid .n::before, .key .n { border-color: GrayText; }
+}
 .key { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem;
   color: var(--soft); font-size: .875rem; margin: .5rem 0; }
 .key span { display: inline-flex; align-items: center; gap: .4rem; }
+.paper { display: none; }
+.jump { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; }
+summary { cursor: pointer; padding: .25rem 0; }
 .columns { display: grid; gap: 0 2.5rem; }
 .columns > * { min-width: 0; }
 @media (min-width: 60rem) {
@@ -2318,14 +2338,21 @@ progress { width: 10rem; max-width: 100%; accent-color: var(--link); }
     --back: #fff; --raised: #fff; --text: #000; --soft: #333;
     --link: #000; --line: #999;
   }
-  header, footer, form.search, .skip, .pages, .copy button, #upload,
+  header, footer, form.search, .skip, .pages, .jump, .copy button, #upload,
   #upload-title { display: none; }
+  .paper { display: block; }
   main { padding: 0; max-width: none; }
   .rows li, pre { break-inside: avoid; }
   .cards { columns: 2; }
   .card { padding: .5rem .75rem; }
   .copy pre { padding: .4rem .6rem; }
-  .w, .s { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  .scroll { overflow: visible; background: none; }
+  .grid { border-spacing: 1px; }
+  .grid td::before { width: .6rem; height: .6rem; }
+  .grid thead tr + tr th { line-height: .6rem; font-size: .6rem; }
+  .grid td::before, .key i {
+    print-color-adjust: exact; -webkit-print-color-adjust: exact;
+  }
 }
 """
 
@@ -2378,6 +2405,7 @@ if (input) {
   const results = one("#results");
   let timer = 0;
   let last = input.value;
+  input.setSelectionRange(last.length, last.length);
   const search = async () => {
     const text = input.value;
     if (text.trim() === last.trim()) {
@@ -2429,14 +2457,24 @@ if (form) {
     request.send(data);
   });
 
-  const upload = async (file) => {
+  const say = (said, isGood, text) => {
+    said.textContent = (isGood ? "\\u2713 " : "\\u2717 ") + text;
+    said.className = isGood ? "good" : "bad";
+  };
+
+  const show = (name) => {
     const row = make("li");
-    const name = make("p", file.name, {className: "name"});
+    const said = make("p", "waits", {className: "meta"});
+    row.append(make("p", name, {className: "name"}), said);
+    list.append(row);
+    return said;
+  };
+
+  const upload = async (file) => {
+    const said = show(file.name);
     const progress = make("progress", "", {value: 0});
     progress.setAttribute("aria-label", "Upload of " + file.name);
-    const said = make("p", "waits", {className: "meta"});
-    row.append(name, progress, said);
-    list.append(row);
+    said.before(progress);
     await waiting;
     // A small request first: the browser may have to ask who it is.
     let answer = await send({":action": "verify"}, {});
@@ -2446,8 +2484,7 @@ if (form) {
         {":action": "file_upload", content: file}, progress);
     }
     progress.remove();
-    said.textContent = (answer.ok ? "\\u2713 " : "\\u2717 ") + answer.text;
-    said.className = answer.ok ? "good" : "bad";
+    say(said, answer.ok, answer.text);
   };
 
   const take = (files) => {
@@ -2462,17 +2499,28 @@ if (form) {
     take(Array.from(input.files));
     form.reset();
   });
-  document.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    form.classList.add("over");
-  });
-  document.addEventListener("dragleave", () => {
+  // What is dragged may also be a link or a word: those are not ours.
+  const onFiles = (kind, react) => {
+    document.addEventListener(kind, (event) => {
+      if (event.dataTransfer.types.includes("Files")) {
+        event.preventDefault();
+        react(event.dataTransfer);
+      }
+    });
+  };
+  onFiles("dragover", () => { form.classList.add("over"); });
+  onFiles("dragleave", () => { form.classList.remove("over"); });
+  onFiles("drop", (data) => {
     form.classList.remove("over");
-  });
-  document.addEventListener("drop", (event) => {
-    event.preventDefault();
-    form.classList.remove("over");
-    take(Array.from(event.dataTransfer.files));
+    for (const item of Array.from(data.items)) {
+      const entry = item.webkitGetAsEntry();
+      if (entry && entry.isDirectory) {
+        say(show(entry.name), false,
+            "this is a folder; drop the files that are in it");
+      } else {
+        take([item.getAsFile()]);
+      }
+    }
     form.scrollIntoView();
   });
 }
@@ -2485,8 +2533,10 @@ ROWS = 50                      # entries of a list on one page
 DESCRIPTION_LIMIT = 64 * 1024  # characters; the median on PyPI is 3,000
 WORDS_LIMIT = 300               # characters of a summary, an author, ...
 LIST_LIMIT = 300               # files, dependencies, classifiers
+FILES_OPEN = 10                # of a release; more of them are folded
 GRID_PYTHONS = 24              # columns of the grid, at the most ...
 GRID_PLATFORMS = 12            # ... for each of so many platforms
+GRID_PAPER = 50                # columns that fit on a page of paper
 # Stands for the address of a site that does not know its own.
 NO_ADDRESS = "https://HOST"
 # As far as Markdown goes on without it: no brackets, no stop at the end.
@@ -2544,6 +2594,7 @@ class Brief(NamedTuple):
     size: int       # bytes of them
     newest: int     # mtime_ns of the newest file
     filename: str   # of that one
+    mark: str       # "yanked", or a status that people should see, or ""
     withheld: Tuple[Tuple[str, str], ...]  # see Project
 
 
@@ -2558,10 +2609,11 @@ class Totals(NamedTuple):
 
 
 class Ignored(NamedTuple):
-    """A file that is not served."""
+    """A file that is not served, or a companion without effect."""
 
-    file: str    # path below its package directory
-    kind: str    # a key of REMEDIES
+    file: str       # path below its package directory
+    directory: str  # a label of that one, see directory_labels()
+    kind: str       # a key of REMEDIES
     reason: str
 
 
@@ -2570,22 +2622,40 @@ REMEDIES = {
     "broken": "Copy it again; if that does not help, build it anew.",
     "shadowed": "Remove one of the two.",
     "orphaned": "Remove it, or bring the archive.",
+    "quarantined": "Once the project is known to be harmless, remove its "
+                   "status file.",
+    "misspelled": "Correct its first word; nothing else of it counts.",
+    "unusable": "Let the server read it, or put a file with a plain name in "
+                "its place.",
     "unrecognized": "Wheels, sdists and eggs are served: build one, and "
                     "keep the name that it was built with."}
 
 
 def brief_of(project: Project, archives: Tuple[Archive, ...]) -> Brief:
     files = listed_files(project)
+    mark = "" if project.status == "active" else project.status
     if not files:
-        return Brief(archives, project.name, "", "", 0, 0, 0, "",
+        return Brief(archives, project.name, "", "", 0, 0, 0, "", mark,
                      project.withheld)
     newest = max(files, key=lambda file: file.identity.mtime_ns)
+    version = latest_version(files)
+    if not mark and all(file.yanked is not None for file in files):
+        mark = "yanked"
     return Brief(
-        archives, project.name, normalize_version(latest_version(files)),
-        next((file.facts.summary[:WORDS_LIMIT] for file in reversed(files)
-              if file.facts.summary), ""),
+        archives, project.name, normalize_version(version),
+        summary_of(files, version)[:WORDS_LIMIT],
         len(files), sum(file.identity.size for file in files),
-        newest.identity.mtime_ns, newest.archive.filename, project.withheld)
+        newest.identity.mtime_ns, newest.archive.filename, mark,
+        project.withheld)
+
+
+def summary_of(files: Sequence[File], version: str) -> str:
+    """Return the summary of a release; that of a wheel, if there is one."""
+    key = version_key(version)
+    return max((file.facts for file in files
+                if version_key(file.archive.version) == key),
+               key=lambda facts: (bool(facts.summary),
+                                  bool(facts.metadata_digest))).summary
 
 
 def size_text(size: int) -> str:
@@ -2644,9 +2714,14 @@ def outside(url: str, text: str = "") -> Html:
 
 
 def copyable(text: str, label: str) -> Html:
-    """Render a block with a button that copies it, where script runs."""
-    return tag("div", tag("pre", tag("code", text)), class_="copy",
-               data_label=label)
+    """Render a block with a button that copies it, where script runs.
+
+    Words with hyphens, at which browsers would break lines, are kept whole.
+    """
+    words = re.split(r"([^\s-]*-\S*)", text)
+    return tag("div", tag("pre", tag("code", *(
+        tag("span", word) if at % 2 else word
+        for at, word in enumerate(words)))), class_="copy", data_label=label)
 
 
 def searching(place: Place, query: str = "", **attributes: Union[str, bool]
@@ -2669,13 +2744,13 @@ def people_page(place: Place, title: str, *content: str, here: str = ""
     """
     menu = [tag("a", text, href=place.up + path, **(
         {"aria_current": "page"} if path == here else {}))
-        for path, text in (("search/", "Projects"), ("simple/", "Simple API"),
+        for path, text in (("search/", "Projects"),
                            ("withheld/", "Not served"))]
     brand = tag("a", tag("img", src=place.up + "-/icon.svg", alt="",
                          width="24", height="24"),
                 "Package index", href=place.up or "./", class_="brand")
-    search = "" if here in ("home", "search/") or place.is_static \
-        else searching(place)
+    search = "" if here in ("home", "search/", "packages/") \
+        or place.is_static else searching(place)
     return make_page(HTML, join(
         Html("<!DOCTYPE html>\n"), tag(
             "html", tag(
@@ -2696,7 +2771,10 @@ def people_page(place: Place, title: str, *content: str, here: str = ""
                 tag("main", *content, id="main"), "\n",
                 tag("footer", tag("span", f"pypi_server {__version__}"),
                     tag("span", "Index URL: ", tag(
-                        "code", place.base + "simple/")))),
+                        "a", tag("code", place.base + "simple/"),
+                        href=place.up + "simple/")),
+                    tag("span", tag("a", "All files on one page",
+                                    href=place.up + "packages/")))),
             lang="en"), "\n").encode("utf-8", "replace"))
 
 
@@ -2727,7 +2805,7 @@ def home_page(place: Place, totals: Optional[Totals]) -> Page:
     """Render the home page.
 
     Args:
-        totals: None where only accounts may know.
+        totals: None where the reader has to log in for them.
     """
     content = [
         tag("h1", "Python packages"),
@@ -2743,6 +2821,10 @@ def home_page(place: Place, totals: Optional[Totals]) -> Page:
                                 ("in all", size_text(totals.size)))),
             class_="numbers"))
         content.append(reading_note(totals.read, totals.projects))
+    else:
+        content.append(tag("p", tag("a", "Log in", href="?login"), " to see "
+                           "the projects: your browser asks for your "
+                           "account."))
     content += [tag("h2", "Use this index"), *access_notes(place),
                 tag("div", *map(config_card, configurations(place)),
                     class_="cards")]
@@ -2772,6 +2854,9 @@ def brief_row(place: Place, brief: Brief, is_upload: bool = False) -> Html:
         href=f"{place.up}project/{quote(brief.name)}/")]
     if brief.version:
         head += [" ", tag("span", brief.version, class_="soft")]
+    if brief.mark:
+        head += [" ", tag("span", brief.mark, class_="badge " + (
+            "half" if brief.mark in ("archived", "deprecated") else "bad"))]
     lines = [tag("p", *head)]
     if brief.summary:
         lines.append(tag("p", brief.summary))
@@ -2783,6 +2868,12 @@ def brief_row(place: Place, brief: Brief, is_upload: bool = False) -> Html:
 
 def is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def must_be_trusted(place: Place) -> bool:
+    """Tell whether clients want to be told that they may use plain HTTP."""
+    url = urlsplit(place.base)
+    return url.scheme == "http" and not is_loopback(url.hostname or "")
 
 
 def access_notes(place: Place) -> List[Html]:
@@ -2804,23 +2895,24 @@ def access_notes(place: Place) -> List[Html]:
             "If the certificate is not from a public authority, name its CA "
             "to the clients: ", tag("code", "pip --cert CA.pem"), ", and ",
             tag("code", "SSL_CERT_FILE=CA.pem"), " for uv and PDM."))
-    elif not is_loopback(url.hostname or ""):
+    elif must_be_trusted(place):
         notes.append(join(
-            "The connection is not encrypted, so pip has to be told that it "
-            "may trust this host; the commands below do that."))
+            "The connection is not encrypted, so pip and PDM have to be told "
+            "that they may trust this host; what is below does that."))
     return [tag("div", tag("p", note), class_="note") for note in notes]
 
 
 def configurations(place: Place) -> List[Tuple[str, str, List[str]]]:
     """Return (title, what it is for, texts to copy) for each client."""
     url = shlex.quote(place.base + "simple/")
-    parts = urlsplit(place.base)
-    trusted = parts.scheme == "http" and not is_loopback(
-        parts.hostname or "")
-    option = f" --trusted-host {parts.netloc}" if trusted else ""
     conf = f"[global]\nindex-url = {place.base}simple/\n"
-    if trusted:
-        conf += f"trusted-host = {parts.netloc}\n"
+    option = pdm_command = pdm_source = ""
+    if must_be_trusted(place):
+        host = urlsplit(place.base).netloc
+        option = f" --trusted-host {host}"
+        conf += f"trusted-host = {host}\n"
+        pdm_command = "\npdm config pypi.verify_ssl false"
+        pdm_source = "verify_ssl = false\n"
     quoted = json.dumps(place.base + "simple/", ensure_ascii=False)
     found = [
         ("pip", "A command, or ~/.config/pip/pip.conf for all of them "
@@ -2832,8 +2924,9 @@ def configurations(place: Place) -> List[Tuple[str, str, List[str]]]:
         ("poetry", "In a project",
          [f"poetry source add --priority=primary local {url}"]),
         ("PDM", "For all projects, or pyproject.toml for one",
-         [f"pdm config pypi.url {url}",
-          f"[[tool.pdm.source]]\nname = \"pypi\"\nurl = {quoted}\n"])]
+         [f"pdm config pypi.url {url}{pdm_command}",
+          f"[[tool.pdm.source]]\nname = \"pypi\"\nurl = {quoted}\n"
+          + pdm_source])]
     if place.uploads:
         upload = shlex.quote(place.base)
         found += [
@@ -2930,14 +3023,17 @@ def withheld_page(place: Place, ignored: Sequence[Ignored], page: int,
     as_json = "index.json" if place.is_static \
         else "?format=" + quote(JSON, safe="")
     rows = [tag("li", tag("p", tag("span", entry.file, class_="name"), " ",
-                          tag("span", entry.kind, class_="badge half")),
+                          tag("span", entry.kind, class_="badge half"),
+                          tag("span", " in " + entry.directory, class_="soft")
+                          if entry.directory else ""),
                 tag("p", sentence(entry.reason)),
                 tag("p", REMEDIES[entry.kind], class_="soft"))
             for entry in shown]
     return people_page(
         place, "Not served", tag("h1", "What is not served, and why"),
         tag("p", "Files in the package directories that no client gets to "
-            "see; also ", tag("a", "as JSON", href=as_json), ".",
+            "see, or that have no effect; also ",
+            tag("a", "as JSON", href=as_json), ".",
             class_="lead soft"),
         reading_note(read, projects),
         tag("ul", *rows, class_="rows") if rows else tag(
@@ -2953,14 +3049,27 @@ def withheld_json(ignored: Sequence[Ignored], read: int, projects: int
                   for entry in ignored]})
 
 
+def archives_page(place: Place, locations: Iterable[str]) -> Page:
+    """Render all archives on one page, for --find-links and for people."""
+    links = "".join(
+        anchor(place.packages + quote(location), location.rpartition("/")[2])
+        + "<br>\n" for location in locations)
+    return people_page(
+        place, "Packages", tag("h1", "All files"),
+        tag("p", "For ", tag("code", "--find-links"), ", on one page. Not "
+            "all is here: see ", tag("a", "what is not served, and why",
+                                     href=place.up + "withheld/"), ".",
+            class_="lead soft"),
+        tag("p", Html(links)) if links else tag("p", "There is none yet."),
+        here="packages/")
+
+
 # What may help against an error, by its status.
 NEXT_STEPS = {
     400: "What was sent cannot be understood; correct it and send it again.",
     401: "Reload the page to log in.  Accounts are made by whoever runs "
          "this index, with the command passwd.",
     403: "Whoever runs this index can allow it.",
-    404: "Look at the address again, or search for the project.  A file "
-         "that was copied here and is missing may not be served.",
     405: "Go back to the page that led here.",
     409: "Raise the version and upload that, or ask whoever runs this index "
          "to allow replacing files.",
@@ -2972,11 +3081,17 @@ NEXT_STEPS = {
 
 def error_page(place: Place, status: int, title: str, detail: str) -> Page:
     """Render an error, with what to do next."""
+    next_step = join(
+        "Look at the address again, begin at the ",
+        tag("a", "home page", href=place.up or "./"), ", find the project "
+        "in the ", tag("a", "list of all", href=place.up + "search/"),
+        ", or see whether the file is ",
+        tag("a", "not served, and why", href=place.up + "withheld/"), "."
+    ) if status == 404 else NEXT_STEPS.get(status, NEXT_STEPS[400])
     return people_page(
         place, f"{status} {title}",
         tag("h1", title), tag("p", sentence(detail), class_="lead"),
-        tag("p", NEXT_STEPS.get(status, NEXT_STEPS[400]), class_="soft"),
-        tag("p", f"Status {status}", class_="soft"))
+        tag("p", next_step), tag("p", f"Status {status}", class_="soft"))
 
 
 def stored_page(place: Place, text: str) -> Page:
@@ -3003,7 +3118,12 @@ ARCHITECTURES = {
 CLAUSE = re.compile(
     r"\s*(>=|<=|>|<|===|==|!=|~=)\s*v?(\d+(?:\.\d+)*)(\.\*)?[^,]*")
 CLASSIFIED = re.compile(r"Programming Language :: Python :: (\d+)\.(\d+)")
-CELLS = {"w": "wheel", "s": "sdist", "n": "nothing"}
+EGG_PYTHON = re.compile(r".*-py(\d)\.(\d+)(?:-.*)?\.\w+")
+# What the grid shows where several fit: the first of them.
+CELLS = {"w": "wheel", "s": "sdist", "e": "egg", "n": "nothing"}
+# The newest CPython, when this was written; wheels and classifiers may name
+# newer ones.
+NEWEST_PYTHON = (3, 14)
 
 
 class Python(NamedTuple):
@@ -3108,28 +3228,54 @@ def platform_order(platform: str) -> Tuple[int, str]:
             "" if machine == "x86-64" else platform)
 
 
-class Wheel(NamedTuple):
-    """Where a wheel runs."""
+class Build(NamedTuple):
+    """What a file is, and where it runs."""
 
-    pythons: Tuple[Python, ...]
-    is_stable: bool  # it uses the stable ABI only, abi3
-    platforms: FrozenSet[str]
-
-
-def wheel_of(file: File) -> Wheel:
-    pythons, abis, platforms = wheel_tags(file.archive.filename)
-    return Wheel(
-        tuple(filter(None, (python_of(text, abis) for text in pythons))),
-        "abi3" in abis,
-        frozenset(name for platform in platforms
-                  for name in platforms_of(platform)))
+    cell: str          # a key of CELLS
+    pythons: Optional[Tuple[Python, ...]]  # None for any
+    is_stable: bool    # it uses the stable ABI only, abi3
+    platforms: FrozenSet[str]  # see platforms_of()
 
 
-def grid_pythons(wheels: Iterable[Wheel], classifiers: Iterable[str]
+SOURCE = Build("s", None, False, frozenset([""]))
+
+
+@functools.lru_cache(maxsize=4096)
+def build_of_wheel(tags: str) -> Build:
+    """Return what a wheel is, by the end of its filename."""
+    pythons, abis, platforms = wheel_tags(tags)
+    return Build(
+        "w", tuple(filter(None, (python_of(text, abis) for text in pythons))),
+        "abi3" in abis, frozenset(name for platform in platforms
+                                  for name in platforms_of(platform)))
+
+
+def build_of(archive: Archive) -> Build:
+    """Return what an archive is.
+
+    Eggs and the installers of old setuptools are all called eggs; what they
+    have in common is that pip installs none of them.
+    """
+    if archive.filetype == "sdist":
+        return SOURCE
+    if archive.filetype == "bdist_wheel":
+        return build_of_wheel("-".join(archive.filename.split("-")[-3:]))
+    found = EGG_PYTHON.fullmatch(archive.filename)
+    return SOURCE._replace(cell="e", pythons=(Python(
+        "cp", (int(found.group(1)), int(found.group(2)))),)
+        if found else None)
+
+
+def grid_pythons(files: Sequence[File], classifiers: Iterable[str]
                  ) -> List[Python]:
-    """Return the columns: what wheels or classifiers name, oldest first."""
-    every = {(python, wheel.is_stable)
-             for wheel in wheels for python in wheel.pythons}
+    """Return the columns, oldest first.
+
+    They are what wheels, eggs or classifiers name; where those name none,
+    what releases require tells from where on there is a difference.
+    """
+    every = {(python, build.is_stable)
+             for build in (build_of(file.archive) for file in files)
+             for python in build.pythons or ()}
     found = {python for python, is_stable in every
              if python.kind != "py" and len(python.version) > 1}
     for text in classifiers:
@@ -3143,33 +3289,51 @@ def grid_pythons(wheels: Iterable[Wheel], classifiers: Iterable[str]
             found.update(Python("cp", (last[0], minor)) for minor in
                          range(python.version[-1], last[-1]))
     if not found:
-        found = {Python("py", python.version[:1]) for python, _ in every}
-    return sorted(found, key=lambda python: (
-        python.kind != "cp", python.kind, python.version, python.abi)
-                  )[-GRID_PYTHONS:]
+        found = required_pythons({
+            file.facts.requires_python for file in files}) or {
+                Python("py", python.version[:1]) for python, _ in every}
+    return sorted(found, key=python_order)
+
+
+def python_order(python: Python) -> Tuple[Any, ...]:
+    return (python.kind != "cp", *python)
+
+
+def required_pythons(specifiers: Iterable[str]) -> Set[Python]:
+    """Return all CPythons from the oldest that a specifier begins with."""
+    major, last = NEWEST_PYTHON
+    begins = [next((minor for minor in range(last + 1)
+                    if fits(text, (major, minor))), 0)
+              for text in specifiers]
+    oldest = min(filter(None, begins), default=last + 1)
+    return {Python("cp", (major, minor))
+            for minor in range(oldest, last + 1)}
 
 
 def release_cells(files: Sequence[File], pythons: Sequence[Python],
                   platforms: Sequence[str]) -> List[str]:
     """Return the cells of a release, keys of CELLS, platform by platform."""
-    built: Dict[str, Set[Python]] = {}  # by platform
-    source: Set[Python] = set()
+    covered: Dict[Tuple[Any, ...], Set[Python]] = {}
+    found: Dict[Tuple[str, str], Set[Python]] = {}  # by cell and platform
     for file in files:
-        fitting = {column for column in pythons if fits(
-            file.facts.requires_python, column.version)}
-        if file.archive.filetype == "sdist":
-            source |= fitting
-        elif file.archive.filetype == "bdist_wheel":
-            wheel = wheel_of(file)
-            covered = {column for column in fitting if any(
-                runs(python, wheel.is_stable, column)
-                for python in wheel.pythons)}
-            for platform in wheel.platforms:
-                built.setdefault(platform, set()).update(covered)
-    anywhere = built.get("", set())
-    return ["w" if column in anywhere or column in built.get(platform, ())
-            else "s" if column in source else "n"
-            for platform in platforms for column in pythons]
+        build = build_of(file.archive)
+        key = build[:3], file.facts.requires_python
+        if key not in covered:
+            covered[key] = {column for column in pythons if fits(
+                file.facts.requires_python, column.version) and (
+                    build.pythons is None or any(
+                        runs(python, build.is_stable, column)
+                        for python in build.pythons))}
+        for platform in build.platforms:
+            found.setdefault((build.cell, platform), set()).update(
+                covered[key])
+    cells: List[str] = []
+    for platform in platforms:
+        there = [(cell, found.get((cell, ""), set())
+                  | found.get((cell, platform), set())) for cell in CELLS]
+        cells += [next((cell for cell, columns in there
+                        if column in columns), "n") for column in pythons]
+    return cells
 
 
 def releases_of(files: Sequence[File]) -> List[Tuple[str, List[File]]]:
@@ -3185,42 +3349,67 @@ def release_grid(place: Place, name: str, shown: str,
                  releases: Sequence[Tuple[str, List[File]]],
                  classifiers: Sequence[str]) -> Html:
     """Render where wheels exist, where only an sdist, where nothing."""
-    wheels = [wheel_of(file) for _, files in releases for file in files
-              if file.archive.filetype == "bdist_wheel"]
-    pythons = grid_pythons(wheels, classifiers) or [Python("py", (3,))]
+    shown_files = [file for _, files in releases for file in files]
+    pythons = grid_pythons(shown_files, classifiers) or [Python("py", (3,))]
     platforms = sorted(
-        {platform for wheel in wheels for platform in wheel.platforms} - {""},
-        key=platform_order)[:GRID_PLATFORMS] or [""]
+        {platform for file in shown_files
+         for platform in build_of(file.archive).platforms} - {""},
+        key=platform_order) or [""]
+    notes = list(grid_notes(pythons, platforms))
+    pythons, platforms = pythons[-GRID_PYTHONS:], platforms[:GRID_PLATFORMS]
     groups = [tag("th", platform or "any platform", scope="colgroup",
                   class_="first", colspan=str(len(pythons)))
               for platform in platforms]
     heads = [tag("th", python.label, scope="col", class_="first" * (not at))
              for at, python in enumerate(pythons)]
-    rows = []
+    rows, kinds = [], set()
     for version, files in releases:
-        current: Dict[str, Union[str, bool]] = {
-            "aria_current": "page"} if version == shown else {}
-        yanked = all(file.yanked is not None for file in files)
-        link = tag("a", version, href=release_url(place, name, version),
-                   **current)
-        rows.append(tag("tr", tag(
-            "th", link if is_file_name(version) or not place.is_static
-            else version, scope="row",
-            class_="yanked" if yanked else "release"), *(
-                Html('<td class="%s">%s</td>' % (
-                    cell + " first" * (at % len(pythons) == 0), CELLS[cell]))
-                for at, cell in enumerate(
-                    release_cells(files, pythons, platforms)))))
+        cells = release_cells(files, pythons, platforms)
+        kinds.update(cells)
+        rows.append(tag("tr", release_head(place, name, version, files,
+                                           version == shown), *(
+            Html('<td class="%s">%s</td>' % (
+                cell + " first" * (at % len(pythons) == 0), CELLS[cell]))
+            for at, cell in enumerate(cells))))
     key = tag("p", *(tag("span", tag("i", class_=cell), text)
-                     for cell, text in (("w", "wheel"), ("s", "sdist only"),
-                                        ("n", "nothing"))), class_="key")
+                     for cell, text in (
+                         ("w", "wheel"), ("s", "sdist only"),
+                         ("e", "egg or installer"), ("n", "nothing"))
+                     if cell != "e" or "e" in kinds), class_="key")
     return join(tag("div", tag(
         "table", tag("caption", "Releases by platform and Python version",
                      class_="hidden"),
         tag("thead", tag("tr", tag("td"), *groups),
             tag("tr", tag("td"), *heads * len(platforms))),
         tag("tbody", *rows), class_="grid"), class_="scroll", tabindex="0",
-        role="region", aria_label="Releases"), key)
+        role="region", aria_label="Releases"), key, *notes)
+
+
+def release_head(place: Place, name: str, version: str,
+                 files: Sequence[File], is_shown: bool) -> Html:
+    """Render the head of a row of the grid."""
+    current: Dict[str, Union[str, bool]] = {
+        "aria_current": "page"} if is_shown else {}
+    link = tag("a", version, href=release_url(place, name, version),
+               **current)
+    yanked = all(file.yanked is not None for file in files)
+    return tag("th", link if is_file_name(version) or not place.is_static
+               else version, scope="row",
+               class_="yanked" if yanked else "release")
+
+
+def grid_notes(pythons: Sequence[Python], platforms: Sequence[str]
+               ) -> Iterator[Html]:
+    """Say what there is no room for in the grid."""
+    left_out = [count_text(count, text) for count, text in (
+        (len(pythons) - GRID_PYTHONS, "older Python"),
+        (len(platforms) - GRID_PLATFORMS, "more platform")) if count > 0]
+    if left_out:
+        yield tag("p", f"Not shown: {' and '.join(left_out)}.",
+                  class_="soft")
+    if len(pythons) * len(platforms) > GRID_PAPER:
+        yield tag("p", "Not all of the grid fits on paper.",
+                  class_="paper soft")
 
 
 def is_file_name(version: str) -> bool:
@@ -3234,6 +3423,36 @@ def is_file_name(version: str) -> bool:
 
 def release_url(place: Place, name: str, version: str) -> str:
     return f"{place.up}project/{quote(name)}/{quote(version, safe='')}/"
+
+
+def file_order(file: File) -> Tuple[Any, ...]:
+    """Return the place of a file among those of its release.
+
+    Sdists come first, then wheels for any platform, by Python.
+    """
+    build = build_of(file.archive)
+    return (list("swe").index(build.cell),
+            [python_order(python) for python in build.pythons or ()],
+            sorted(map(platform_order, build.platforms)),
+            file.archive.filename)
+
+
+def files_part(place: Place, project: str, version: str,
+               files: Sequence[File]) -> Html:
+    """Render the files of a release; folded where they are many."""
+    rows = tag("ul", *(file_row(place, file) for file in sorted(
+        files, key=file_order)[:LIST_LIMIT]), class_="rows")
+    if len(files) > FILES_OPEN:
+        size = sum(file.identity.size for file in files)
+        rows = tag("details", tag(
+            "summary", f"{len(files):,} files, {size_text(size)} in all"),
+            rows)
+    content = [tag("h2", f"Files of {version}", id="files"), rows]
+    if len(files) > LIST_LIMIT:
+        content.append(tag("p", tag(
+            "a", f"All {len(files):,} files",
+            href=f"{place.up}simple/{quote(project)}/")))
+    return join(*content)
 
 
 def file_row(place: Place, file: File) -> Html:
@@ -3263,6 +3482,16 @@ def file_row(place: Place, file: File) -> Html:
             class_="meta"))
 
 
+def required_name(requirement: str) -> str:
+    """Return the name that a requirement begins with (PEP 508).
+
+    >>> required_name("Zope.Interface[x]>=1; python_version < '4'")
+    'Zope.Interface'
+    """
+    found = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement)
+    return found.group() if found else ""
+
+
 def dependencies(place: Place, requirements: Sequence[str],
                  hosted: AbstractSet[str]) -> List[Html]:
     """Return a list item for each requirement, with where it leads."""
@@ -3270,13 +3499,11 @@ def dependencies(place: Place, requirements: Sequence[str],
         return [tag("li", requirement) for requirement in requirements]
     items = []
     for requirement in requirements:
-        found = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement)
-        name = found.group() if found else ""
-        rest = requirement[len(name):]
+        name = required_name(requirement)
         if normalize(name) in hosted:
             items.append(tag("li", tag(
                 "a", name, href=f"{place.up}project/"
-                f"{quote(normalize(name))}/"), rest))
+                f"{quote(normalize(name))}/"), requirement[len(name):]))
         else:
             items.append(tag("li", requirement, " ", tag(
                 "span", "not here", class_="badge half")))
@@ -3322,7 +3549,8 @@ def aside(place: Place, metadata: Mapping[str, List[str]],
                 "classifier", [])[:LIST_LIMIT]])):
         if items:
             parts += [tag("h2", title), tag("ul", *items, class_="plain")]
-    return tag("aside", *parts, aria_label="About this release")
+    return tag("aside", *parts, aria_label="About this release",
+               id="about") if parts else Html("")
 
 
 def status_note(project: Project) -> Html:
@@ -3332,10 +3560,10 @@ def status_note(project: Project) -> Html:
         "archived": "no further releases are expected",
         "deprecated": "use something else instead",
         "quarantined": "it may be harmful; nothing of it is offered"}
-    reason = f" {project.reason}" if project.reason else ""
+    reason = " " + sentence(project.reason) if project.reason else ""
     return tag("div", tag("p", tag("strong", f"This project is "
                                    f"{project.status}"),
-                          f": {meanings[project.status]}.{reason}"),
+                          f": {meanings[project.status]}.", reason),
                class_="note")
 
 
@@ -3358,35 +3586,36 @@ def project_page(place: Place, project: Project, version: str,
         tag("h1", title, " ", tag("span", version, class_="soft")),
         tag("p", first(metadata, "summary")[:WORDS_LIMIT], class_="lead"),
         status_note(project)]
+    left = description(metadata)
+    right = aside(place, metadata, hosted)
     if files:
         is_latest = page is not None and version == normalize_version(
             latest_version(listed_files(project)))
-        content.append(copyable(install_command(
+        content += [copyable(install_command(
             place, project.name + ("" if is_latest else f"=={version}")),
-            "command"))
+            "command"), contents(left, right)]
         content += [tag("p", tag("a", "All releases", href="../"))] \
             if page is None else release_part(
                 place, project.name, version, releases, page,
                 metadata.get("classifier", ()))
-    left = []
-    if files:
-        left += [tag("h2", f"Files of {version}"),
-                 tag("ul", *(file_row(place, file) for file in
-                             files[:-LIST_LIMIT - 1:-1]), class_="rows")]
-    if len(files) > LIST_LIMIT:
-        left.append(tag("p", tag(
-            "a", f"All {len(files):,} files", href=f"{place.up}simple/"
-            f"{quote(project.name)}/")))
+        left.insert(0, files_part(place, project.name, version, files))
     if project.withheld and page is not None:
-        left.append(tag("p", count_text(len(project.withheld), "file"),
-                        " of this project not served: ",
-                        tag("a", "see why", href=place.up + "withheld/"),
-                        class_="half"))
-    left += description(metadata)
+        left.insert(1, tag(
+            "p", count_text(len(project.withheld), "file"), " of this "
+            "project not served: ", tag(
+                "a", "see why", href=place.up + "withheld/"), class_="half"))
     return people_page(
         place, f"{title} {version}", *content, tag(
-            "div", tag("div", *left), aside(place, metadata, hosted),
-            class_="columns"), upload_form(place))
+            "div", tag("div", *left), right, class_="columns"),
+        upload_form(place))
+
+
+def contents(left: Sequence[Html], right: Html) -> Html:
+    """Render the way to the parts of a long page."""
+    return tag("p", *(part for title, there in (
+        ("Files", True), ("Description", bool(left)), ("About", bool(right)))
+        if there for part in (
+            tag("a", title, href="#" + title.lower()), " ")), class_="jump")
 
 
 def release_part(place: Place, name: str, version: str,
@@ -3413,10 +3642,11 @@ def description(metadata: Mapping[str, List[str]]) -> List[Html]:
     # What HTML may have: no control characters, and composed letters.
     text = unicodedata.normalize("NFC", re.sub(
         "[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]", "",
-        metadata.get("description", [""])[0])).strip()
+        metadata.get("description", [""])[0][:2 * DESCRIPTION_LIMIT])
+    ).strip()
     if not text or text == "UNKNOWN":
         return []
-    content = [tag("h2", "Description"),
+    content = [tag("h2", "Description", id="description"),
                tag("pre", link_text(text[:DESCRIPTION_LIMIT]),
                    class_="description")]
     if len(text) > DESCRIPTION_LIMIT:
@@ -4681,11 +4911,13 @@ class Tree:
                         "cannot be shown"
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(name)
-                elif is_file(entry):
+                elif not is_file(entry):
+                    problems[name] = "it is no file; links are followed to " \
+                        "files only"
+                elif entry.is_symlink() and leads_to_hidden(entry.path):
+                    problems[name] = "it is a link to something hidden"
+                else:
                     names.append(name)
-                    if entry.is_symlink() and leads_to_hidden(entry.path):
-                        problems[names.pop()] = "it is a link to something " \
-                            "hidden"
         self.report(path, problems)
         return frozenset(names), tuple(folders)
 
@@ -4718,6 +4950,13 @@ RETRY_LATEST = 60.0
 # Files whose answers are kept in memory; each costs about 1 KiB with its
 # share of the rendered pages.
 KEEP_FILES = 20000
+
+
+def status_problem(word: str) -> str:
+    """Return what is wrong with the first word of a status file, or ""."""
+    return "" if word.lower() in STATUSES else (
+        f"its first word must be one of {', '.join(STATUSES)}, "
+        f"not {word[:WORDS_LIMIT]!r}")
 
 
 class Changes:
@@ -5143,9 +5382,9 @@ class Directories:
         if identity is None:
             return "", ""
         word, _, reason = read_text(path, identity).partition(" ")
-        if word.lower() not in STATUSES:
-            self.reader.note(path, "its first word must be one of "
-                             f"{', '.join(STATUSES)}, not {word!r}")
+        problem = status_problem(word)
+        if problem:
+            self.reader.note(path, problem)
             return "", ""
         return word.lower(), reason
 
@@ -5450,7 +5689,8 @@ class Lists:
         for name in known.keys() - snapshot.projects.keys():
             directories.briefs.pop(name, None)
         briefs = tuple(
-            known.get(name) or Brief(archives, name, "", "", 0, 0, 0, "", ())
+            known.get(name) or Brief(
+                archives, name, "", "", 0, 0, 0, "", "", ())
             for name, archives in sorted(snapshot.projects.items()))
         self.kept = Catalogue(snapshot, noted, briefs, Totals(
             len(briefs), len(known.keys() & snapshot.projects.keys()),
@@ -5472,49 +5712,111 @@ class Lists:
             if directories.is_read(snapshot.projects[name]):
                 directories.state(name, snapshot, directories.algorithms)
 
-    def ignored(self, catalogue: Catalogue) -> Iterator[Ignored]:
-        """Yield the files that are not served, by reason."""
-        archives = catalogue.snapshot.archives
+    def ignored(self, catalogue: Catalogue) -> List[Ignored]:
+        """Return what is not served, or has no effect."""
+        roots = self.directories.roots
+        labels = directory_labels(roots)
+        found = []
+        for path, kind, reason in itertools.chain(
+                self.withheld(catalogue), self.others(catalogue.snapshot),
+                self.statuses(catalogue.snapshot)):
+            root = max((root for root in roots
+                        if path.startswith(root + "/")), key=len)
+            found.append(Ignored(
+                path[len(root) + 1:], labels[root], kind, reason))
+        return found
+
+    def withheld(self, catalogue: Catalogue
+                 ) -> Iterator[Tuple[str, str, str]]:
+        """Yield the archives that are not offered: (path, kind, reason)."""
+        snapshot = catalogue.snapshot
         for brief in catalogue.briefs:
             for filename, problem in brief.withheld:
-                if filename not in archives:  # it has just gone
-                    continue
-                yield Ignored(
-                    archives[filename].location,
-                    "unfinished" if problem == UNSETTLED else "broken",
-                    problem)
-        listings = self.directories.tree.listings
-        for (root, directory), listing in sorted(listings.items()):
-            others = [
-                name for name in listing.names if name not in archives
-                or (archives[name].root, archives[name].directory)
-                != (root, directory)]
-            for name in sorted(others):
-                found = why_ignored(f"{root}/{directory}", name, archives)
-                if found:
-                    yield Ignored(directory + name, *found)
+                if filename in snapshot.archives:  # it may just have gone
+                    yield (snapshot.archives[filename].path, "unfinished"
+                           if problem == UNSETTLED else "broken", problem)
+            if brief.files or brief.name not in snapshot.statuses:
+                continue
+            status, reason = self.directories.status(brief.name, snapshot)
+            if status == "quarantined":
+                told = {filename for filename, _ in brief.withheld}
+                for archive in sorted(snapshot.projects[brief.name]):
+                    if archive.filename not in told:
+                        yield (archive.path, status, "its project is in "
+                               "quarantine" + f": {reason}" * bool(reason))
+
+    def others(self, snapshot: Snapshot) -> Iterator[Tuple[str, str, str]]:
+        """Yield files with no place in the snapshot: (path, kind, reason)."""
+        labels = directory_labels(self.directories.roots)
+        tree = self.directories.tree
+        for (root, directory), listing in sorted(tree.listings.items()):
+            for name in sorted(listing.names):
+                archive = snapshot.archives.get(name)
+                path = f"{root}/{directory}{name}"
+                if archive and archive.path != path:
+                    label = labels[archive.root]
+                    yield (path, "shadowed", "another file of that name "
+                           f"comes first: {archive.location}"
+                           + f" in {label}" * bool(label))
+                elif not archive:
+                    problem = why_ignored(path, snapshot.archives)
+                    if problem:
+                        yield (path, *problem)
+        for path, reason in sorted(tree.problems()):
+            yield path, "unusable", reason
+
+    def statuses(self, snapshot: Snapshot) -> Iterator[Tuple[str, str, str]]:
+        """Yield status files without effect: (path, kind, reason)."""
+        labels = directory_labels(self.directories.roots)
+        for project, entries in sorted(snapshot.statuses.items()):
+            for at, (_, path) in enumerate(entries):
+                identity = self.directories.companion(path)
+                if at:
+                    label = labels[self.directories.roots[entries[0][0]]]
+                    yield (path, "shadowed", "another status of the project "
+                           "comes first" + f", in {label}" * bool(label))
+                elif project not in snapshot.projects:
+                    yield (path, "orphaned", "there is no archive of a "
+                           f"project {project}")
+                elif identity is None:
+                    yield (path, "unusable", "it cannot be read, or leads to "
+                           "something hidden")
+                else:
+                    problem = status_problem(
+                        read_text(path, identity).partition(" ")[0])
+                    if problem:
+                        yield path, "misspelled", problem
 
 
-def why_ignored(folder: str, name: str, archives: Mapping[str, Archive]
-                ) -> Optional[Tuple[str, str]]:
-    """Return (kind, reason) of a file that is not in the snapshot.
+def directory_labels(roots: Sequence[str]) -> Dict[str, str]:
+    """Return what pages call the package directories: not by their paths.
 
-    None stands for a companion of one that is.
-
-    Args:
-        folder: its directory, absolute, with a final slash.
+    >>> directory_labels(["/a/one", "/b/two", "/c/two"])["/c/two"]
+    'two (directory 3)'
+    >>> directory_labels(["/a"])
+    {'/a': ''}
     """
-    if name in archives:
-        return "shadowed", "another file of that name comes first: " \
-            + archives[name].location
-    if name.endswith(STATUS):
+    if len(roots) == 1:
+        return dict.fromkeys(roots, "")
+    names = [root.rpartition("/")[2] for root in roots]
+    return {root: name + f" (directory {place})" * (names.count(name) > 1)
+            for place, (root, name) in enumerate(zip(roots, names), 1)}
+
+
+def why_ignored(path: str, archives: Mapping[str, Archive]
+                ) -> Optional[Tuple[str, str]]:
+    """Return (kind, reason) of a file that is no archive.
+
+    None stands for a companion of one, and for a status.
+    """
+    if path.endswith(STATUS):
         return None
-    if name.endswith(COMPANIONS):
-        archive = archives.get(name.rpartition(".")[0])
-        return None if archive and archive.path == folder + \
-            archive.filename else ("orphaned", "the archive that it belongs "
-                                   "to is not beside it")
-    if name.endswith(UNFINISHED):
+    if path.endswith(COMPANIONS):
+        of = path.rpartition(".")[0]
+        archive = archives.get(of.rpartition("/")[2])
+        return None if archive and archive.path == of else (
+            "orphaned", "the archive that it belongs to is not beside it")
+    if path.endswith(UNFINISHED):
         return "unfinished", "its name is that of a copy under way"
     return "unrecognized", "its name is not that of an archive"
 
@@ -6089,6 +6391,8 @@ def reply_file(app: App, request: Request, path: str, identity: Identity,
 def place_of(request: Request, app: Optional[App] = None) -> Place:
     """Return what a page for people must know of its surroundings."""
     up = "../" * (request.path.count("/") - 1)
+    if request.outside:
+        up += quote(request.outside[1:]) + "/"
     if app is None:
         return Place(up, request.base)
     if app.config.site:
@@ -6145,7 +6449,7 @@ def home(app: App, request: Request) -> Response:
                 "PACKAGES": "packages/", "SIMPLE": "simple/"}
         ).encode("utf-8")))
     place = place_of(request, app)
-    totals = None if "list" in place.locked \
+    totals = None if "list" in place.locked and request.user == "-" \
         else app.lists.catalogue().totals
     return reply_page(request, home_page(place, totals), FOR_PEOPLE)
 
@@ -6197,13 +6501,17 @@ def not_served(app: App, request: Request) -> Response:
     shown = (place, page) if media_type == HTML else ()
 
     def render() -> Page:
-        ignored = list(app.lists.ignored(catalogue))
+        ignored = app.lists.ignored(catalogue)
         if media_type == JSON:
             return withheld_json(ignored, *counts)
         return withheld_page(place, ignored, page, *counts)
+    # These are mostly written in place, which the catalogue does not notice.
+    statuses = [look(path) for entries in catalogue.snapshot.statuses.values()
+                for _, path in entries]
     return reply_page(request, kept_page(
         app, ("withheld", media_type, shown),
-        (catalogue.snapshot.mark, catalogue.noted), render, operator.eq),
+        (catalogue.snapshot.mark, catalogue.noted, statuses), render,
+        operator.eq),
         FOR_PEOPLE * (media_type == HTML))
 
 
@@ -6228,16 +6536,22 @@ def project_for_people(app: App, request: Request, project: str,
     place = place_of(request, app)
     page = None if place.is_static and version \
         else page_number(query_values(request))
-    snapshot = app.directories.tree.snapshot
+    hosted = app.directories.tree.snapshot.projects
+    # Of other projects, the page only shows which dependencies are here.
+    needs: Dict[str, bool] = {}
 
     def render() -> Page:
-        return project_page(
-            place, found, shown, release_metadata(app, files),
-            snapshot.projects.keys(), page)
+        metadata = release_metadata(app, files)
+        needs.update((need, need in hosted) for need in (
+            normalize(required_name(requirement))
+            for requirement in metadata.get("requires-dist", ())))
+        return project_page(place, found, shown, metadata, {
+            need for need, is_here in needs.items() if is_here}, page)
     return reply_page(request, kept_page(
-        app, ("people", name, shown, page, place), (found, snapshot.mark),
-        render, lambda kept, new: kept[0] is new[0] and kept[1] is new[1]),
-        FOR_PEOPLE)
+        app, ("people", name, shown, page, place), (found, needs), render,
+        lambda kept, new: kept[0] is found and all(
+            (need in hosted) == is_here
+            for need, is_here in kept[1].items())), FOR_PEOPLE)
 
 
 def release_metadata(app: App, files: Sequence[File]) -> Dict[str, List[str]]:
@@ -6297,15 +6611,18 @@ def elsewhere(app: App, project: str) -> Response:
 def archives(app: App, request: Request) -> Response:
     """Answer with all archives that are whole."""
     catalogue = read_all(app)
+    # One page for whatever name somebody calls this host by: it is large.
+    place = place_of(request, app)._replace(base="")
 
     def render() -> Page:
-        return archives_html(
+        return archives_page(place, [
             archive.location for brief in catalogue.briefs
-            for archive in whole_archives(brief))
+            for archive in whole_archives(brief)])
     with app.directories.alone(" archives"):  # as no project is called
         return reply_page(request, kept_page(
-            app, ("archives",), (catalogue.snapshot.mark, catalogue.noted),
-            render, operator.eq))
+            app, ("archives", place),
+            (catalogue.snapshot.mark, catalogue.noted), render, operator.eq),
+            FOR_PEOPLE)
 
 
 def read_all(app: App) -> Catalogue:
@@ -7090,12 +7407,16 @@ def respond(app: App, request: Request) -> Response:
     try:
         request = localize(app.config, request)
         log_request(app.config, request)
+        if request.outside:
+            raise HTTPError(404, f"this index is at {request.outside}/")
         media_type, _, _ = request.headers.get(
             "content-type", "").partition(";")
         route, arguments = find_route(
             app, request.method, request.path,
             media_type.strip().lower().replace("application/xml", XML))
         try:
+            if route.handler is home:
+                request = greet(app, request)
             request = authorize(app, request, route.action)
         except HTTPError as error:
             if route.action == "update":
@@ -7111,6 +7432,22 @@ def respond(app: App, request: Request) -> Response:
             500, "internal server error"))
     log_response(app.config, request, response)
     return response
+
+
+def greet(app: App, request: Request) -> Request:
+    """Return a request for the home page with its user, if it names one.
+
+    The page is for everybody, and shows more to those whom it knows.
+
+    Raises:
+        HTTPError: 401 for a reader who wants to log in and did not yet.
+    """
+    if request.query == "login":
+        return authorize(app, request, "list")
+    if "authorization" in request.headers:
+        with contextlib.suppress(HTTPError):
+            return authorize(app, request, "list")
+    return request
 
 
 def authorize(app: App, request: Request, action: str) -> Request:
@@ -7154,11 +7491,7 @@ def is_cross_site(request: Request) -> bool:
 
 
 def localize(config: Config, request: Request) -> Request:
-    """Take the prefix off the path, and find out who really asks.
-
-    Raises:
-        HTTPError: 404 when the path is not below the prefix.
-    """
+    """Take the prefix off the path, and find out who really asks."""
     scheme, _, rest = request.base.partition("://")
     host, _, mounted = rest.partition("/")
     if config.trusted_proxies and is_trusted(
@@ -7170,19 +7503,19 @@ def localize(config: Config, request: Request) -> Request:
         mounted = forwarded(headers, "prefix") or behind or mounted
         request = request._replace(
             client=forwarded(headers, "for") or request.client)
-    path = request.path
+    path, outside = request.path, ""
     prefix = re.sub("^https?://[^/]+", "", config.server_base_url)
     if prefix and (path + "/").startswith(prefix + "/"):
         path = path[len(prefix):]
         mounted = prefix
     elif config.server_base_url.startswith("/"):
-        raise HTTPError(404, f"this index is at {prefix}/")
+        mounted = outside = prefix
     if scheme not in ("http", "https"):
         scheme = "http"
     base = base_url(scheme, host, mounted)
     if config.server_base_url.startswith("http"):
         base = config.server_base_url + "/"
-    return request._replace(path=path, base=base)
+    return request._replace(path=path, base=base, outside=outside)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -8403,8 +8736,12 @@ def wsgi_app(app: App) -> Callable[..., Iterable[bytes]]:
             request = wsgi_request(environ)
             response, file = answer(app, request)
         except HTTPError as error:
-            request = Request("GET", "/", "", {}, io.BytesIO().read, "", "")
+            path = environ.get("PATH_INFO", "").encode("latin-1")
+            request = Request(
+                environ["REQUEST_METHOD"], path.decode("utf-8", "replace"),
+                "", {}, io.BytesIO().read, environ.get("REMOTE_ADDR", ""), "")
             response = error_response(request, error)
+            log_response(app.config, request, response)
         reason = response.reason or phrase(response.status)
         start_response(f"{response.status} {reason}",
                        list(headers_of(response)))
@@ -10710,10 +11047,6 @@ def check_names(tree: Tree) -> Iterator[Finding]:
                                   f"there is no archive {of!r} beside it")
             elif not name.endswith(STATUS) and not parse_filename(name):
                 yield Finding("unrecognized", path, unrecognized(name))
-        for name in not_files(f"{root}/{directory}"):
-            yield Finding(
-                "unrecognized", f"{root}/{directory}{name}", "it is no file; "
-                "links are followed to files only")
 
 
 def unrecognized(name: str) -> str:
@@ -10726,18 +11059,6 @@ def unrecognized(name: str) -> str:
     return "it is neither an archive nor a companion file"
 
 
-def not_files(path: str) -> List[str]:
-    """Return the visible names that are neither files nor directories."""
-    try:
-        with os.scandir(path) as entries:
-            return [entry.name for entry in entries
-                    if not entry.name.startswith(".")
-                    and entry.name.isprintable() and not is_file(entry)
-                    and not entry.is_dir(follow_symlinks=False)]
-    except OSError:
-        return []  # it was listed a moment ago
-
-
 def check_statuses(tree: Tree) -> Iterator[Finding]:
     """Yield status files that do not do what they are there for."""
     for project, entries in tree.snapshot.statuses.items():
@@ -10748,9 +11069,8 @@ def check_statuses(tree: Tree) -> Iterator[Finding]:
                 problem = f"there is no archive of the project {project}"
             elif at:
                 problem = f"{entries[0][1]} comes first"
-            elif word.lower() not in STATUSES:
-                problem = ("its first word must be one of "
-                           f"{', '.join(STATUSES)}, not {word!r}")
+            else:
+                problem = status_problem(word)
             if problem:
                 yield Finding("companion", path, problem)
 
@@ -10980,7 +11300,8 @@ class Record(NamedTuple):
 
 UNKNOWN = Record("", {}, {}, {}, ())
 # Of a Brief without its archives, in a record.
-BRIEF_TYPES = [str, str, str, int, int, int, str, list]
+BRIEF_TYPES = list(map(type, json.loads(json.dumps(
+    brief_of(Project("", (), "", "", ()), ())[1:]))))
 
 
 def paths_of(record: Record) -> Set[str]:
@@ -11628,18 +11949,19 @@ class Exporter:
         """Write the pages of the index, when those that they name are there.
         """
         snapshot = self.directories.held
-        self.directories.held = snapshot._replace(projects={
+        self.directories.held = snapshot._replace(mark=object(), projects={
             name: archives for name, archives in snapshot.projects.items()
             if name in self.done or os.path.isfile(
                 self.site.path(f"simple/{name}/index.html"))})
         try:
             for path, accept, name in INDEX_PAGES:
                 self.page(name, path, accept)
-            page = archives_html(
-                (location for name in sorted(self.directories.held.projects)
-                 for location in (self.done[name][1] if name in self.done
-                                  else self.site.record(name).archives)),
-                self.config.packages_url)
+            place = Place(  # without an address, as that of a server
+                "../", "", is_static=True, packages=self.config.packages_url)
+            page = archives_page(place, (
+                location for name in sorted(self.directories.held.projects)
+                for location in (self.done[name][1] if name in self.done
+                                 else self.site.record(name).archives)))
             self.site.write_page(
                 "packages/index.html", page.body, page.compressed)
         finally:
@@ -11663,7 +11985,10 @@ class Exporter:
                 self.gone |= paths_of(self.site.record(name)) | {
                     self.site.record_path(name)}
             elif is_sweeping:
-                known |= paths_of(self.site.record(name))
+                record = self.site.record(name)
+                known |= paths_of(record)
+                if record is UNKNOWN:  # just written, and cannot be read
+                    is_sweeping = False
         if is_sweeping:
             self.gone |= set(self.site.strangers(known))
             self.is_swept = True
@@ -12125,6 +12450,24 @@ COMMANDS: Dict[str, Callable[[Mapping[str, Any]], int]] = {
     "yank": yank_command, "unyank": unyank_command}
 
 
+def check_word(word: str) -> None:
+    """Refuse what is no directory, but may be a command in other letters.
+
+    Raises:
+        UsageError: there is nothing of that name.
+    """
+    if os.path.basename(word) != word or word[:1] in "-~." \
+            or word in COMMANDS or os.path.exists(word):
+        return
+    import difflib  # late: nothing else needs it
+    near = difflib.get_close_matches(word, COMMANDS, 1)
+    remedy = f"the nearest command is {near[0]}" if near \
+        else f"the commands are {', '.join(COMMANDS)}"
+    raise UsageError(
+        f"there is no command or directory {word!r}: {remedy}; to make such "
+        f"a directory, write: pypi-server run {shlex.quote(word)}")
+
+
 def with_command(arguments: Sequence[str]) -> Sequence[str]:
     """Return a command line of the predecessor as one that names a command.
 
@@ -12143,6 +12486,7 @@ def with_command(arguments: Sequence[str]) -> Sequence[str]:
             return arguments
         if argument.partition("=")[0] not in takes_value \
                 and not re.fullmatch("-v+", argument):
+            check_word(argument)
             break
         if takes_value.get(argument):
             next(first, None)
@@ -12202,11 +12546,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         arguments = with_command(given)
         if __name__ == "__main__" and "run" in arguments:
             leave_main_script()
-        if arguments is not given:
-            print("pypi-server: warning: name the command: pypi-server "
-                  f"{arguments[0]} ...", file=sys.stderr)
         found = vars(make_parser(
             "--help-all" in arguments).parse_args(arguments))
+        if arguments is not given:
+            for root in found.get("roots", ()):
+                check_word(root)
+            print("pypi-server: warning: name the command: pypi-server "
+                  f"{arguments[0]} ...", file=sys.stderr)
         return COMMANDS[found.pop("command")](found)
     except UsageError as error:
         print(f"pypi-server: error: {error}", file=sys.stderr)

@@ -94,6 +94,11 @@ class ServerProcess:
                    address.path + path, headers)
 
 
+def names_in(folder):
+    """Return all names in a directory, sorted, but that of the lock."""
+    return sorted(set(os.listdir(folder)) - {".lock"})
+
+
 class Answer(NamedTuple):
     """What a client sees."""
 
@@ -297,13 +302,20 @@ def anchors(page):
     return parser.found
 
 
-def texts(page):
-    """Return the texts of the links of a list, in order.
+def entries(page):
+    """Return the links of a list in order, as (attributes, text).
 
-    The way to the page of what is not on the list does not count.
+    Those of the page around it do not count, nor does the way to the page
+    of what is not on the list.
     """
-    return [text for attributes, text in anchors(page)
+    inside = page.split(b"<main")[-1].split(b"</main>")[0]
+    return [(attributes, text) for attributes, text in anchors(inside)
             if attributes["href"] != "../withheld/"]
+
+
+def texts(page):
+    """Return the texts of the links of a list, in order."""
+    return [text for _, text in entries(page)]
 
 
 def wait_for(condition, what, seconds=10.0, pause=0.02):

@@ -16,7 +16,8 @@ import pypi_server
 from pypi_server import Accounts, UsageError, parse_actions
 from tests import archives, forms
 from tests.helpers import (
-    SCRIPT, WAYS, DirectoryTestCase, ServerProcess, ask, call, wait_for,
+    SCRIPT, WAYS, DirectoryTestCase, ServerProcess, ask, call, names_in,
+    wait_for,
 )
 
 try:
@@ -160,7 +161,7 @@ class CommandLineTest(DirectoryTestCase):
         answer = call(app, "POST", "/", dict(headers, **JOE), body)
         self.assertEqual(answer.status, 403)
         self.assertIn("-P FILE", answer.reason)
-        self.assertEqual(os.listdir(self.root), [])
+        self.assertEqual(names_in(self.root), [])
 
     def test_a_password_file_that_is_not_utf_8(self):
         """Apache reads bytes: a comment is no reason not to start."""

@@ -1,18 +1,20 @@
 """The pages for people in Chromium: what they look like and what they do.
 
-`python3 -m tests.test_browser` makes the screenshots in tests/screenshots/
-anew; look at them after a change of the pages.
+With PYPI_SERVER_TEST_SCREENSHOTS=1 the screenshots in tests/screenshots/ are
+made anew; look at them after a change of the pages.
 """
 
 import contextlib
 import json
 import os
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import unittest
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.parse import urljoin
 
 from tests import archives, browser, toolbox
 from tests.browser import Browser
@@ -20,11 +22,11 @@ from tests.helpers import HERE, ServerProcess, wait_for
 from tests.test_people import core, with_metadata
 
 SCREENSHOTS = os.path.join(HERE, "screenshots")
-WIDTHS = (360, 768, 1440)
+WIDTHS = (320, 400, 768, 1440)
 THEMES = ("light", "dark")
 PAGES = ("", "search/", "search/?q=numbers", "search/?page=2", "withheld/",
          "project/numbers-fast/", "project/numbers-fast/1.0/",
-         "project/report-tool/", "project/none/")
+         "project/report-tool/", "project/none/", "packages/")
 PYTHONS = {"1.0": (8, 9, 10), "1.1": (8, 9, 10, 11), "2.0": (10, 11, 12),
            "2.1": (10, 11, 12, 13), "2.2": (11, 12, 13, 14)}
 PLATFORMS = ("manylinux_2_17_x86_64", "manylinux_2_28_aarch64",
@@ -169,6 +171,18 @@ class TestLook(BrowserTestCase):
             });""")
         return self.page.wait("window.found && [window.found]")[0]
 
+    def test_error_outside_the_prefix(self):
+        """It has the style of the others, and leads to the index."""
+        with ServerProcess("--server-base-url", "/a/b", self.root) as server:
+            self.page.go(urljoin(server.url, "/x/y"))
+            self.assertEqual("flex", self.page.run(
+                "return getComputedStyle(document.querySelector('.bar'))"
+                ".display"))
+            self.page.click(".brand")
+            self.page.wait("location.pathname === '/a/b/' && "
+                           "document.title === 'Python packages'")
+            self.page.messages()  # of the status 404
+
     def test_themes_differ(self):
         self.go("")
         colours = set()
@@ -189,6 +203,54 @@ class TestLook(BrowserTestCase):
             "each.offsetParent !== null).map((each) => each.localName)")
         self.page.cdp("Emulation.setEmulatedMedia", media="")
         self.assertEqual({"pre"}, set(shown))
+
+    def squares(self, **media):
+        """Return [what a cell says, its size, its ink] of the grid."""
+        self.page.cdp("Emulation.setEmulatedMedia", **media)
+        self.addCleanup(self.page.cdp, "Emulation.setEmulatedMedia",
+                        media="", features=[])
+        return self.page.run("""
+            return Array.from(document.querySelectorAll(".grid tbody td"),
+                (cell) => {
+                    const look = getComputedStyle(cell, "::before");
+                    return [cell.textContent, look.width + look.height,
+                            look.backgroundColor + look.borderTopWidth];
+                });""")
+
+    def test_grid(self):
+        """Its squares are all of one size, in every mode; and they differ."""
+        self.go("project/numbers-fast/")
+        for media in ({}, {"media": "print"}, {"features": [
+                {"name": "forced-colors", "value": "active"}]}):
+            with self.subTest(media):
+                squares = self.squares(**media)
+                self.assertEqual(
+                    {"wheel", "sdist", "nothing"},
+                    {text for text, *_ in squares})
+                self.assertEqual(1, len({size for _, size, _ in squares}))
+                self.assertEqual(3, len({
+                    (text, ink) for text, _, ink in squares}))
+                self.assertEqual(3, len({ink for *_, ink in squares}))
+
+    def test_grid_fits_on_paper(self):
+        self.go("project/numbers-fast/")
+        self.page.resize(718)  # A4 with margins of 1 cm
+        self.page.cdp("Emulation.setEmulatedMedia", media="print")
+        self.addCleanup(self.page.cdp, "Emulation.setEmulatedMedia", media="")
+        self.assertLessEqual(self.page.run(
+            "return document.querySelector('.grid').offsetWidth"), 718)
+
+    def test_commands_break_at_spaces_only(self):
+        """What is copied by eye has its options whole."""
+        self.go("")
+        for width in WIDTHS[:2]:
+            self.page.resize(width)
+            self.assertEqual([], self.page.run("""
+                return Array.from(document.querySelectorAll(".copy span"))
+                    .filter((word) => word.getClientRects().length > 1
+                            || word.offsetHeight > 30)
+                    .map((word) => word.textContent)
+                    .filter((word) => word.length < 24);"""))
 
     def test_headings_are_in_order(self):
         for path in PAGES:
@@ -238,6 +300,9 @@ class TestUse(BrowserTestCase):
         self.assertTrue(self.page.url.endswith("?q=numb"))
         self.assertEqual("query", self.page.run(
             "return document.activeElement.id"))
+        self.page.go(self.page.url)  # typing goes on where it was
+        self.assertEqual(4, self.page.run(
+            "return document.activeElement.selectionStart"))
         self.page.type("#query", "zzz")
         self.page.wait("document.querySelector('#results').innerText"
                        ".includes('Nothing has that')")
@@ -395,24 +460,45 @@ class TestCopy(BrowserTestCase):
 
     def test_pdm(self):
         pdm = toolbox.require("pdm", "pdm")
-        project = ('[project]\nname = "x"\nversion = "1"\n'
-                   'requires-python = ">=3.10"\n'
-                   'dependencies = ["service-02"]\n\n')
         self.go("")
-        path = os.path.join(self.home, "pyproject.toml")
-        for number, more in ((1, ""), (2, self.copied("for PDM, 2"))):
-            with open(path, "w") as file:
-                file.write(project + more)
-            if number == 1:
-                self.shell(self.with_program(
-                    self.copied("for PDM, 1"), pdm))
-            self.shell("%s lock -q" % pdm, PDM_CHECK_UPDATE="0")
-            lock = os.path.join(self.home, "pdm.lock")
-            with open(lock) as file:
-                self.assertIn("service-02", file.read())
-            os.remove(lock)
-            with contextlib.suppress(OSError):
-                os.remove(os.path.join(self.home, ".config/pdm/config.toml"))
+        self.lock(pdm, self.copied("for PDM, 2"))
+        self.shell(self.with_program(self.copied("for PDM, 1"), pdm))
+        self.lock(pdm, "")
+
+    def test_from_another_host(self):
+        """Plain HTTP at an address that clients do not trust by themselves.
+
+        0.0.0.0 leads to this machine, but is none of its addresses.
+        """
+        pdm = toolbox.require("pdm", "pdm")
+        python = toolbox.require("tools")
+        self.page.go(self.server.url.replace("127.0.0.1", "0.0.0.0"))
+        pip, conf, command, source = (
+            self.page.text("[data-label='for %s'] code" % label)
+            for label in ("pip, 1", "pip, 2", "PDM, 1", "PDM, 2"))
+        self.shell(self.with_program(pip, python + " -m pip"),
+                   PIP_TARGET="one")
+        with open(os.path.join(self.home, "pip.conf"), "w") as file:
+            file.write(conf)
+        self.shell(python + " -m pip install -t two service-02",
+                   PIP_CONFIG_FILE=os.path.join(self.home, "pip.conf"))
+        for path in "one/service_01.py", "two/service_02.py":
+            self.assertTrue(os.path.exists(os.path.join(self.home, path)))
+        self.lock(pdm, source)
+        self.shell("pdm() { %s \"$@\"; }\n%s" % (pdm, command))
+        self.lock(pdm, "")
+
+    def lock(self, pdm, source):
+        """Let PDM find a dependency."""
+        with open(os.path.join(self.home, "pyproject.toml"), "w") as file:
+            file.write('[project]\nname = "x"\nversion = "1"\n'
+                       'requires-python = ">=3.10"\n'
+                       'dependencies = ["service-02"]\n\n' + source)
+        self.shell("%s lock -q" % pdm, PDM_CHECK_UPDATE="0")
+        lock = os.path.join(self.home, "pdm.lock")
+        with open(lock) as file:
+            self.assertIn("service-02", file.read())
+        os.remove(lock)
 
     def test_uploads(self):
         twine = toolbox.require("tools", "twine")
@@ -518,6 +604,35 @@ class TestUpload(BrowserTestCase):
         self.go("")
         self.assertIn("dropped0", self.page.text())
 
+    def test_drop_a_folder(self):
+        self.go("")
+        path, filename = self.put("beside")
+        folder = os.path.join(self.folder, "dist")
+        os.mkdir(folder)
+        self.page.drop("#upload", folder, path)
+        first, second = self.answers(2)
+        self.assertIn("dist", first)
+        self.assertIn("this is a folder; drop the files that are in it",
+                      first)
+        self.assertIn("stored " + filename, second)
+
+    def test_what_is_no_file_is_left_to_the_browser(self):
+        self.go("")
+        found = self.page.run("""
+            return ["Files", "text/plain"].map((type) => {
+                const data = new DataTransfer();
+                if (type === "Files") {
+                    data.items.add(new File(["x"], "x"));
+                } else {
+                    data.setData(type, "x");
+                }
+                const event = new DragEvent("dragover", {
+                    dataTransfer: data, bubbles: true, cancelable: true});
+                document.body.dispatchEvent(event);
+                return event.defaultPrevented;
+            });""")
+        self.assertEqual([True, False], found)
+
     def test_choose(self):
         self.go("")
         one, first = self.put("chosen")
@@ -612,6 +727,7 @@ class TestAccounts(TestUpload):
     """With accounts: the browser asks once, and then knows."""
 
     test_progress = test_other_sites_cannot = test_choose = None
+    test_drop_a_folder = test_what_is_no_file_is_left_to_the_browser = None
 
     @classmethod
     def setUpClass(cls):
@@ -675,27 +791,47 @@ class TestWithoutScript(BrowserTestCase):
         os.remove(os.path.join(self.root, name))
 
 
-def main():
-    """Make the screenshots anew."""
-    os.makedirs(SCREENSHOTS, exist_ok=True)
+# (name, page, theme, width, height)
+PICTURES = (
+    ("home", "", "light", 1000, 760),
+    ("project", "project/numbers-fast/", "dark", 1000, 720),
+    ("phone", "project/numbers-fast/", "light", 360, 640),
+    ("withheld", "withheld/", "light", 1000, 480))
+
+
+def take_pictures(folder):
+    """Make the screenshots of the guide."""
     with tempfile.TemporaryDirectory() as root:
         fill(root)
         with ServerProcess("--disable-fallback", "-a", ".", "-P", ".",
                            root) as server, Browser() as page:
             wait_for(lambda: b"have been read" not in server.get("").body,
                      "all is read", 30)
-            for name, path, theme, width, height in (
-                    ("home", "", "light", 1000, 760),
-                    ("project", "project/numbers-fast/", "dark", 1000, 640),
-                    ("phone", "project/numbers-fast/", "light", 360, 640),
-                    ("withheld", "withheld/", "light", 1000, 480)):
+            for name, path, theme, width, height in PICTURES:
                 page.resize(width, height)
                 page.prefer(theme)
                 page.go(server.url.replace("127.0.0.1", "localhost") + path)
-                with open(os.path.join(
-                        SCREENSHOTS, name + ".png"), "wb") as file:
+                with open(os.path.join(folder, name + ".png"), "wb") as file:
                     file.write(page.screenshot(whole=False))
 
 
+class TestPictures(unittest.TestCase):
+    def test_pictures(self):
+        """They can be made; where that is wanted, those of the guide are."""
+        browser.require()
+        with tempfile.TemporaryDirectory() as folder:
+            if os.environ.get("PYPI_SERVER_TEST_SCREENSHOTS"):
+                folder = SCREENSHOTS
+            take_pictures(folder)
+            for name, _, _, width, height in PICTURES:
+                for place in folder, SCREENSHOTS:
+                    with open(os.path.join(place, name + ".png"),
+                              "rb") as file:
+                        head = file.read(24)
+                    self.assertEqual(b"\x89PNG", head[:4])
+                    self.assertEqual((width, height),
+                                     struct.unpack(">II", head[16:]))
+
+
 if __name__ == "__main__":
-    main()
+    unittest.main()

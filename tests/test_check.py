@@ -398,8 +398,9 @@ class TestHostile(CheckTestCase):
             "pyproject.toml": b"a = " + b"[" * 100000}))
         self.put("demo-1.4.tar.gz", archives.sdist("demo", "1.4", files={
             "pyproject.toml": b"#" * 2 * MEBIBYTE}))
-        self.put("demo-1.6-py3-none-any.whl", archives.wheel(
-            "demo", "1.6", ["a>%d" % number for number in range(20001)]))
+        self.put("demo-1.6.tar.gz", archives.sdist("demo", "1.6", files={
+            "demo.egg-info/requires.txt": "\n".join(
+                "a>%d" % number for number in range(20001)).encode()}))
         self.put("demo-1.5-py3-none-any.whl", archives.wheel(
             "demo", "1.5", ["x" * 20000, "y ; " + "(" * 5000, "z @ file:///",
                             "\x1b[31m"]))

@@ -8,7 +8,7 @@ import os
 import unittest
 
 from tests import guide, toolbox
-from tests.helpers import ServerProcess, texts, wait_for
+from tests.helpers import ServerProcess, names_in, texts, wait_for
 from tests.test_accounts import SHA
 from tests.test_readme import LOCAL, ReadmeTestCase
 
@@ -186,7 +186,7 @@ class TestUv(FilesTestCase):
                          UV_PUBLISH_PASSWORD="secret",
                          UV_INDEX_LOCAL_USERNAME="joe",
                          UV_INDEX_LOCAL_PASSWORD="secret")
-        self.assertIn("demo-2.0-py3-none-any.whl", os.listdir(self.root))
+        self.assertIn("demo-2.0-py3-none-any.whl", names_in(self.root))
 
 
 class TestPoetry(FallbackTest, FilesTestCase):
@@ -249,7 +249,7 @@ class TestPypirc(FilesTestCase):
         self.install("tools", "twine")
         self.prepare()
         self.run_command("twine upload -r local dist/*")
-        self.assertEqual(os.listdir(self.dist), os.listdir(self.root))
+        self.assertEqual(names_in(self.dist), names_in(self.root))
 
     def test_setuptools(self):
         """Also with the colons that the predecessor's guide has."""
@@ -265,7 +265,7 @@ class TestPypirc(FilesTestCase):
                  "sdist register -r local upload -r local")):
             self.write(".pypirc", written)
             self.run_command("%s setup.py -q %s" % (python, command))
-            self.assertEqual(["demo-1.0.tar.gz"], os.listdir(self.root))
+            self.assertEqual(["demo-1.0.tar.gz"], names_in(self.root))
             os.unlink(os.path.join(self.root, "demo-1.0.tar.gz"))
 
 

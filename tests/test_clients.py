@@ -17,7 +17,7 @@ import unittest
 import urllib.request
 
 from tests import archives, toolbox
-from tests.helpers import ServerProcess
+from tests.helpers import ServerProcess, names_in
 
 # An sdist that brings its own build backend, so that building it needs
 # nothing from an index (PEP 517, backend-path).
@@ -185,7 +185,7 @@ class ClientTestCase(unittest.TestCase):
         self.server.__enter__()
         self.addCleanup(self.server.stop)
         self.index = self.server.url + "simple/"
-        wait_until_listed(self.server.url, os.listdir(self.root))
+        wait_until_listed(self.server.url, names_in(self.root))
         return path
 
     def folder(self, name):
@@ -217,7 +217,7 @@ class ClientTestCase(unittest.TestCase):
     def check_locked(self, text):
         """Every digest in a lock file must be that of a file we serve."""
         served = {}
-        for name in os.listdir(self.root):
+        for name in names_in(self.root):
             with open(os.path.join(self.root, name), "rb") as file:
                 served[hashlib.sha256(file.read()).hexdigest()] = name
         named = {served.get(digest) for digest
@@ -270,6 +270,22 @@ class PipTest(ClientTestCase):
         """pip 9 knows requires-python, but not yanking nor build tags."""
         self.check_pip(
             "pip_9", dict(CHOSEN, **{"lib-one": "1.2"}), choice=None)
+
+    def test_find_links(self):
+        """All pips find archives on the page for people as well."""
+        pip = self.client("tools", "pip")
+        pips = [pip] + list(filter(None, (
+            toolbox.command(name, "pip") for name in (
+                "pip_22", "pip_20", "pip_9"))))
+        for number, pip in enumerate(pips):
+            target = self.folder("found%d" % number)
+            self.run_client(
+                pip, "install", "--target", target, "--no-index",
+                "--find-links", self.server.url + "packages/", "lib_three")
+            self.assertEqual(installed(target), {"lib-three": "1.0"})
+        asked = {path for _, path, _ in self.requests()}
+        self.assertEqual({"/packages/"}, {
+            path for path in asked if not path.endswith(EXTENSIONS)})
 
     def test_pip_26_3_takes_the_pinned_yanked_version(self):
         pip = self.client("tools", "pip")
@@ -455,3 +471,9 @@ class EasyInstallTest(ClientTestCase):
                 "--install-dir", target, "Old.App", PYTHONPATH=target)
             self.assertEqual(installed(target), {
                 "old-app": "1.0", "egg-project": "1.0", "lib-one": "1.0"})
+        target = self.folder("third")
+        self.run_client(
+            python, "-m", "easy_install", "--index-url", self.server.url
+            + "none/", "--find-links", self.server.url + "packages/",
+            "--install-dir", target, "lib-one==1.0", PYTHONPATH=target)
+        self.assertEqual(installed(target), {"lib-one": "1.0"})

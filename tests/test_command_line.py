@@ -418,6 +418,32 @@ class TestHelp(CommandTestCase):
             self.assertIn("pypi-server %s ..." % name, errors)
             self.assertFalse(os.path.exists(os.path.join(self.folder, name)))
 
+    def test_misspelled_command(self):
+        """No directory of that name is made, and nothing is served."""
+        before = sorted(os.listdir(self.folder))
+        for arguments, word, near in (
+                (("chekc", self.root), "chekc", "check"),
+                (("chekc", "--closure", self.root), "chekc", "check"),
+                (("-v", "exprot", self.root, "site"), "exprot", "export"),
+                (("start",), "start", ""), (("v1.0",), "v1.0", ""),
+                (("-p", "0", "-H", "127.0.0.1", "updtae"), "updtae",
+                 "update"),
+                (("-p", "0", self.root, "my packages"), "my packages", "")):
+            with self.subTest(arguments):
+                status, output, errors = self.run_it(*arguments)
+                self.assertEqual((2, ""), (status, output))
+                self.assertEqual(1, errors.count("\n"), errors)
+                self.assertIn("no command or directory %r: " % word, errors)
+                self.assertIn("nearest command is %s;" % near if near else
+                              "commands are run, update, ", errors)
+        self.assertEqual(before, sorted(os.listdir(self.folder)))
+        # Where a command is named, the directory is.
+        with self.start("run", "-p", "0", "-H", "127.0.0.1", "chekc"):
+            self.assertTrue(os.path.isdir(os.path.join(
+                self.folder, "chekc")))
+        with self.start("-p", "0", "-H", "127.0.0.1", "chekc"):
+            pass
+
     def test_unknown_option_or_command(self):
         for arguments in (("run", "--no-such"), ("--no-such", "run"),
                           ("update", "-Z"), ("passwd",), ("passwd", "a"),

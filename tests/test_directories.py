@@ -4,6 +4,7 @@ import contextlib
 import glob
 import gzip
 import hashlib
+import importlib
 import json
 import lzma
 import os
@@ -19,8 +20,8 @@ import zipfile
 import pypi_server
 from tests import archives
 from tests.helpers import (
-    Answer, DirectoryTestCase, ServerProcess, anchors, call, listed, texts,
-    wait_for,
+    Answer, DirectoryTestCase, ServerProcess, anchors, call, listed, names_in,
+    texts, wait_for,
 )
 
 JSON = "application/vnd.pypi.simple.v1+json"
@@ -63,6 +64,8 @@ def server_getter(server):
 @contextlib.contextmanager
 def unprivileged(folder):
     """Be a user to whom file modes apply, also when root runs this."""
+    with contextlib.suppress(ImportError):  # or nobody may not find it
+        importlib.import_module("unittest._log")
     if os.geteuid():
         yield
         return
@@ -257,6 +260,18 @@ class TestRoots(FilesTestCase):
             finally:
                 os.chmod(path, 0o755)
             wait_for(lambda: digests(get, "foo"), "foo again", SEEN_WITHIN)
+
+    def test_leftovers_that_cannot_be_looked_at(self):
+        """As when a folder vanishes while it is looked through."""
+        path = os.path.join(self.root, "sub")
+        os.makedirs(os.path.join(path, ".upload-1-a"))
+        with unprivileged(self.folder):
+            os.chmod(path, 0o444)  # names can be listed, and no more
+            try:
+                pypi_server.remove_leftovers([self.root])
+            finally:
+                os.chmod(path, 0o755)
+        self.assertEqual([".upload-1-a"], os.listdir(path))
 
     def test_folder_that_was_never_readable_sends_nobody_elsewhere(self):
         """Nobody knows what is in it; the rest is served all the same."""
@@ -1278,7 +1293,7 @@ class TestCache(FilesTestCase):
 
     def test_nothing_is_left_in_the_package_directory(self):
         self.fill()
-        self.assertEqual([self.FILENAME], os.listdir(self.root))
+        self.assertEqual([self.FILENAME], names_in(self.root))
 
 
 class TestAges(FilesTestCase):

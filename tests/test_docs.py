@@ -7,9 +7,12 @@ only `update` has, and <!-- routes -->.
 
 import os
 import re
+import tempfile
 import unittest
 
 import pypi_server
+from tests import guide
+from tests.helpers import HOST, call
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 README = os.path.join(TOP, "README.md")
@@ -109,9 +112,39 @@ class TestReadme(unittest.TestCase):
                 self.assertIn("`" + flag, self.text)
 
     def test_two_commands_are_on_the_first_screen(self):
+        """In their order: what it is, serve, test, install, upload."""
         screen = "\n".join(self.text.split("\n")[:24])
-        for text in "pypi_server.py run", "pip install", "python3 -m tests":
-            self.assertIn(text, screen)
+        places = [screen.index(text) for text in (
+            "# pypi_server.py", "A PyPI-compatible package server",
+            "    python3 pypi_server.py run ", "    python3 -m tests",
+            "    pip install --index-url ", "    uv pip install ",
+            "    scp ", "    twine upload ", "    uv publish ",
+            "Uploads need an account")]
+        self.assertEqual(sorted(places), places)
+        self.assertLess(screen[:places[2]].count("\n"), 15)
+
+    def test_pictures_are_there_and_shown(self):
+        folder = os.path.join(TOP, "tests", "screenshots")
+        self.assertEqual(
+            {"tests/screenshots/" + name for name in os.listdir(folder)},
+            set(re.findall(r"\]\((tests/screenshots/[^)]*)\)", self.text)))
+
+    def test_variables_of_the_home_page(self):
+        """The table has those that a template is filled with."""
+        values = {
+            "URL": "http://%s/" % HOST, "SIMPLE": "simple/", "NUMPKGS": "0",
+            "PACKAGES": "packages/", "VERSION": pypi_server.__version__}
+        rows = guide.sections()["Another home page"].rows
+        self.assertEqual({code(name) for name in values},
+                         {row[0] for row in rows})
+        with tempfile.TemporaryDirectory() as folder:
+            app = pypi_server.make_app(pypi_server.Config(
+                roots=(folder,), backend="simple-dir", welcome_msg="".join(
+                    "{{%s}} {{!%s}} " % (name, name) for name in values)))
+            self.addCleanup(app.warmer.stop)
+            page = call(app, "GET", "/").body.decode()
+        self.assertEqual([text for value in values.values()
+                          for text in (value, value)], page.split())
 
     def test_links_within_lead_somewhere(self):
         titles = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")

@@ -12,7 +12,7 @@ import unittest
 import urllib.parse
 
 from tests import archives, toolbox
-from tests.helpers import ServerProcess
+from tests.helpers import ServerProcess, names_in
 from tests.test_clients import (
     CHOSEN, fill, installed, run_isolated, wait_until_listed)
 
@@ -92,7 +92,7 @@ class InterpretersTest(unittest.TestCase):
             python=python)
         server.__enter__()
         self.addCleanup(server.stop)
-        wait_until_listed(server.url, os.listdir(self.root))
+        wait_until_listed(server.url, names_in(self.root))
         return server
 
     def test_answers_are_equal(self):

@@ -499,6 +499,26 @@ class TestSecrets(LogTestCase):
         for line in lines:
             self.assertTrue(line.isprintable(), ascii(line))
 
+    def test_malformed_through_wsgi(self):
+        """What is refused before it is a request leaves a line as well."""
+        app = self.make_app()
+        level = pypi_server.LOG.level
+        try:
+            with self.assertLogs("pypi_server", "INFO") as logs:
+                for method in "GET", "HEAD":
+                    for path in "/simple/%ff/", "/a%00b":
+                        answer = call_wsgi(app, method, path)
+                        self.assertEqual(400, answer.status)
+        finally:
+            pypi_server.LOG.setLevel(level)
+        self.assertEqual(4, len(logs.output), logs.output)
+        for line, method, text in zip(logs.output, (
+                "GET", "GET", "HEAD", "HEAD"), ("UTF-8", "control") * 2):
+            self.assertIn(" %s /" % method, line)
+            self.assertIn(" 400", line)
+            self.assertIn(text, line)
+            self.assertTrue(line.isprintable(), ascii(line))
+
 
 class TestQuiet(LogTestCase):
     def test_clients_that_go_away_are_no_news(self):

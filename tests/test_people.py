@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import sys
 import time
 import unittest
 import zipfile
@@ -13,13 +14,13 @@ from urllib.parse import urljoin
 
 import pypi_server
 from pypi_server import (
-    CELLS, HTML, Html, Place, Python, fits, join, link_text, platforms_of,
-    rank_all, release_cells, release_grid, releases_of, size_text, tag,
-    wheel_of,
+    CELLS, HTML, Html, Place, Python, build_of, fits, join, link_text,
+    platforms_of, rank_all, release_cells, release_grid, releases_of,
+    size_text, tag,
 )
 from tests import archives, forms
 from tests.helpers import (
-    HOST, DirectoryTestCase, SharedTestCase, anchors, call, wait_for,
+    HOST, DirectoryTestCase, SharedTestCase, anchors, call, names_in, wait_for,
 )
 from tests.test_pages import NASTY, file
 
@@ -182,7 +183,10 @@ class TestGrid(unittest.TestCase):
                 (("a-1-pp310-pypy310_pp73-linux_x86_64.whl",), "nn"),
                 (("a-1-cp310-cp310-linux_x86_64.whl", "a-1.tar.gz"), "sw"),
                 (("a-1.zip",), "ss"), ((), "nn"),
-                (("a-1-py3.9.egg",), "nn"),
+                (("a-1-py3.9.egg",), "en"),
+                (("a-1-py3.10-linux-x86_64.egg",), "ne"),
+                (("a-1.win32-py3.9.exe",), "en"),
+                (("a-1-py3.9.egg", "a-1.tar.gz"), "ss"),
                 (("a-1-cp310-cp310t-linux_x86_64.whl",), "nn")):
             with self.subTest(names):
                 self.assertEqual(wanted, self.cells(
@@ -229,7 +233,7 @@ class TestGrid(unittest.TestCase):
                         version, platforms=["linux_x86_64"])))
             for name in names:
                 with self.subTest(name, minor=minor):
-                    wheel = wheel_of(file(name))
+                    wheel = build_of(file(name).archive)
                     wanted = any("%s-%s-linux_x86_64" % (python, abi)
                                  in supported for python, abi in (
                         (python, name.split("-")[3])
@@ -279,7 +283,40 @@ class TestGrid(unittest.TestCase):
         rows = text[text.index("1.10"):]
         self.assertIn("1.10 sdist sdist sdist", rows)
         self.assertIn("1.0 wheel wheel wheel", rows)
-        self.assertEqual({"wheel", "sdist", "nothing"}, set(CELLS.values()))
+        self.assertEqual({"wheel", "sdist", "egg", "nothing"},
+                         set(CELLS.values()))
+
+    def test_what_there_is_no_room_for(self):
+        text = self.grid(*(
+            "foo-1-cp3%d-cp3%d-linux_x%02d.whl" % (minor, minor, machine)
+            for minor in range(27) for machine in range(14))).text
+        self.assertIn("Not shown: 3 older Pythons and 2 more platforms.",
+                      text)
+        self.assertIn("Not all of the grid fits on paper.", text)
+        self.assertNotIn("Not shown", self.grid("foo-1.tar.gz").text)
+
+    def test_what_releases_require_makes_columns(self):
+        """Where no wheel is for a Python of its own."""
+        newest = ".".join(map(str, pypi_server.NEWEST_PYTHON))
+        for specifiers, first in (
+                ((">=3.8",), "3.8"), ((">=3.8", ">=3.10", ""), "3.8"),
+                ((">=3.8.1,<4",), "3.8"), (("~=3.11",), "3.11"),
+                (("<3.9",), None), ((">=3",), None), ((">=4",), None)):
+            with self.subTest(specifiers):
+                releases = releases_of([
+                    file("foo-%d.tar.gz" % number, requires_python=text)
+                    for number, text in enumerate(specifiers)])
+                found = Parsed(release_grid(
+                    Place("../../", "http://host/"), "foo", "1.0", releases,
+                    ())).texts
+                start = found.index("any platform") + 1
+                self.assertEqual(first or "Python 3", found[start])
+                self.assertEqual(bool(first), newest in found)
+
+    def test_eggs(self):
+        text = self.grid("foo-1-py2.7.egg").text
+        self.assertIn("any platform 2.7 1 egg", text)
+        self.assertIn("egg or installer", text)
 
     def test_hostile_tags(self):
         names = ["foo-1-%s-%s-%s.whl" % (tags, tags, tags) for tags in (
@@ -292,7 +329,8 @@ class TestGrid(unittest.TestCase):
 class TestRank(unittest.TestCase):
     def test_order(self):
         def brief(name, summary=""):
-            return pypi_server.Brief((), name, "", summary, 0, 0, 0, "", ())
+            return pypi_server.Brief(
+                (), name, "", summary, 0, 0, 0, "", "", ())
         names = ("a-foo", "foo", "foo-b", "c")
         self.assertEqual(["foo", "foo-b", "a-foo", "c"], [
             found.name for found in rank_all(
@@ -344,7 +382,7 @@ class PeopleTestCase(SharedTestCase):
         for name, text in (
                 ("Demo-1.5.tar.gz.yanked", "It <lies>"),
                 ("Demo-1.5.tar.gz.asc", "signed"),
-                ("old.status", "deprecated Use demo."),
+                ("old.status", "deprecated use demo"),
                 ("hidden.status", "quarantined")):
             archives.put(root, name, text.encode())
         return ["Demo-2.0-py3-none-any.whl", "Demo-1.0.tar.gz",
@@ -385,7 +423,8 @@ class PeopleTestCase(SharedTestCase):
 class TestPages(PeopleTestCase):
     PAGES = ("/", "/search/", "/search/?q=demo", "/withheld/",
              "/project/demo/", "/project/demo/1.0/", "/project/demo/1.5/",
-             "/project/old/", "/project/hidden/", "/project/broken/")
+             "/project/old/", "/project/hidden/", "/project/broken/",
+             "/packages/")
 
     def test_every_page(self):
         for target in self.PAGES:
@@ -438,8 +477,40 @@ class TestPages(PeopleTestCase):
         self.assertIn("netrc", text)
         for target in self.PAGES[1:]:
             self.get(target, 401, app=app)
-        self.get("/search/", app=app,
-                 Authorization="Basic am9lOnNlY3JldA==")
+        joe = {"Authorization": "Basic am9lOnNlY3JldA=="}
+        self.get("/search/", app=app, **joe)
+        self.assertIn("Log in to see the projects", text)
+
+    def test_home_tells_all_to_those_whom_it_knows(self):
+        path = os.path.join(self.folder, "htpasswd-2")
+        with open(path, "w") as stream:
+            stream.write("joe:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n")
+        app = self.make_app(authenticated=("list", "update"),
+                            password_file=path)
+        app.warmer.start()
+        wait_for(lambda: app.lists.catalogue().totals.read == 5, "read")
+        self.get("/", app=app)
+        link, = [attributes["href"] for attributes, text
+                 in anchors(self.body) if text == "Log in"]
+        link = urljoin("/", link)
+        answer = call(app, "GET", link, BROWSER)
+        self.assertEqual(401, answer.status)
+        self.assertIn("Basic", answer.headers["www-authenticate"])
+        for target in "/", link:
+            text = self.get(target, app=app,
+                            Authorization="Basic am9lOnNlY3JldA==").text
+            self.assertIn("projects 5", text)
+            self.assertIn("Newest uploads", text)
+            self.assertNotIn("Log in", text)
+        wrong = {"Authorization": "Basic am9lOndyb25n"}
+        with self.assertLogs("pypi_server.audit") as logs:
+            self.assertIn("Log in", self.get("/", app=app, **wrong).text)
+            self.get(link, 401, app=app, **wrong)
+        self.assertEqual(2, str(logs.output).count("failed to log in"))
+        # Where there is no need, nobody is asked.
+        for credentials in "Basic am9lOndyb25n", "nonsense":
+            self.assertIn("projects 5", self.get(
+                "/?login", Authorization=credentials).text)
 
     def test_search(self):
         def found(query):
@@ -499,6 +570,18 @@ class TestPages(PeopleTestCase):
             self.assertEqual(wanted, urljoin(
                 target, answer.headers["location"]))
 
+    def test_way_to_the_parts_of_the_page(self):
+        text = self.get("/project/demo/").text
+        self.assertIn("Files Description About", text)
+        links = [attributes["href"] for attributes, _ in anchors(self.body)]
+        ids = {attributes.get("id") for _, attributes
+               in Parsed(self.body.decode()).found}
+        for link in links:
+            if link.startswith("#"):
+                self.assertIn(link[1:], ids)
+        self.get("/project/old/")
+        self.assertNotIn(b"#description", self.body)
+
     def test_status(self):
         text = self.get("/project/old/").text
         self.assertIn("This project is deprecated", text)
@@ -511,7 +594,8 @@ class TestPages(PeopleTestCase):
         wanted = {"broken-1.0.tar.gz": "broken", "README.txt":
                   "unrecognized", "sub/Demo-1.0.tar.gz": "shadowed",
                   "foo-1.0.zip.part": "unfinished",
-                  "gone-1.0.zip.asc": "orphaned"}
+                  "gone-1.0.zip.asc": "orphaned",
+                  "hidden-1.0.zip": "quarantined"}
         text = self.get("/withheld/").text
         for name, kind in wanted.items():
             self.assertIn("%s %s" % (name, kind), text)
@@ -543,9 +627,33 @@ class TestPages(PeopleTestCase):
                             in anchors(self.body)
                             if attributes.get("class") == "brand")
                 self.assertEqual("/", urljoin(target, home))
+        self.get("/project/none/", 404)
+        links = {text: urljoin("/project/none/", attributes["href"])
+                 for attributes, text in anchors(self.body)}
+        self.assertEqual("/", links["home page"])
+        self.assertEqual("/search/", links["list of all"])
+        self.assertEqual("/withheld/", links["not served, and why"])
         answer = call(self.app, "PUT", "/", BROWSER)
         self.assertEqual(405, answer.status)
         self.assertIn(b"<h1>Method Not Allowed</h1>", answer.body)
+
+    def test_error_outside_the_prefix(self):
+        """Its links, style and index URL are those of the index."""
+        app = self.make_app(server_base_url="/a/pypi")
+        for target in "/", "/a", "/favicon.ico", "/x/y/", "/a/pypix":
+            with self.subTest(target):
+                page = self.get(target, 404, app=app)
+                self.assertIn("This index is at /a/pypi/.", page.text)
+                self.assertIn("http://%s/a/pypi/simple/" % HOST, page.text)
+                links = [urljoin(target, attributes[key])
+                         for _, attributes in page.found
+                         for key in ("href", "src", "action")
+                         if not attributes.get(key, "#").startswith("#")]
+                self.assertGreater(len(links), 5)
+                for link in links:
+                    self.assertTrue(link.startswith("/a/pypi/"), link)
+                    self.assertEqual(200, call(
+                        app, "GET", link, BROWSER).status, link)
 
     def test_numbers_of_pages_that_are_none(self):
         for page in ("0", "-1", "x", "99999999999999", "9", "%31", ""):
@@ -574,6 +682,10 @@ class TestConfigurations(unittest.TestCase):
                 host = base.split("/")[2]
                 self.assertEqual(trusted, "--trusted-host " + host in texts)
                 self.assertEqual(trusted, "trusted-host = " + host in texts)
+                self.assertEqual(trusted, "verify_ssl = false" in texts)
+                self.assertEqual(
+                    trusted, "pypi.verify_ssl false" in texts)
+                self.assertEqual(trusted, "pip and PDM have to be" in page)
                 self.assertEqual(encrypted, "SSL_CERT_FILE" in page)
                 self.assertIn(base + "simple/", texts)
 
@@ -625,7 +737,7 @@ class TestUploads(DirectoryTestCase):
             with self.subTest(headers):
                 _, answer = self.post(**dict(headers, Host=HOST))
                 self.assertEqual(403, answer.status)
-                self.assertEqual([], os.listdir(self.root))
+                self.assertEqual([], names_in(self.root))
 
     def test_from_this_site(self):
         for headers in ({"Sec_Fetch_Site": "same-origin"},
@@ -662,6 +774,58 @@ class TestCatalogue(DirectoryTestCase):
         os.remove(os.path.join(self.root, "demo-1.0-py3-none-any.whl"))
         wait_for(lambda: "projects 0" in self.text(app), "nothing left")
 
+    def test_lists_are_about_the_version_that_they_show(self):
+        for version, summary in (("1.0", "The good one"),
+                                 ("2.0", "The withdrawn one")):
+            self.put("demo", version, summary)
+        self.put("other", "1.0", "Rests")
+        self.put("gone", "1.0", "Was wrong")
+        for name, text in (("demo-2.0-py3-none-any.whl.yanked", b""),
+                           ("gone-1.0-py3-none-any.whl.yanked", b""),
+                           ("other.status", b"archived"),
+                           ("demo.status", b"active")):
+            archives.put(self.root, name, text)
+        app = self.make_app()
+        app.warmer.start()
+        wait_for(lambda: "files 4" in self.text(app), "counted")
+        text = self.text(app, "/search/")
+        self.assertIn("demo 1.0 The good one", text)
+        self.assertNotIn("withdrawn one", text)
+        self.assertIn("other 1.0 archived Rests", text)
+        self.assertIn("gone 1.0 yanked Was wrong", text)
+        self.assertNotIn("active", text)
+
+    def put(self, name, version, summary):
+        archives.put(
+            self.root, archives.wheel_filename(name, version, "py3-none-any"),
+            with_metadata(name, version, core(
+                name, version, "Summary: " + summary)))
+
+    def test_other_projects_leave_the_page_of_one_as_it_is(self):
+        """Unless it depends on them."""
+        archives.put(self.root, "demo-1.0-py3-none-any.whl", with_metadata(
+            "demo", "1.0", core("demo", "1.0", "Requires-Dist: needed")))
+        app = self.make_app(authenticated=(), password_file=".")
+        wait_for(lambda: "Requires" not in self.text(app, "/project/demo/")
+                 and "not here" in self.text(app, "/project/demo/"), "read")
+        before = self.kept(app)
+        self.upload(app, "unrelated")
+        self.assertIn("not here", self.text(app, "/project/demo/"))
+        self.assertIs(before, self.kept(app))
+        self.upload(app, "needed")
+        self.assertNotIn("not here", self.text(app, "/project/demo/"))
+        self.assertIsNot(before, self.kept(app))
+
+    def kept(self, app):
+        page, = [page for key, ((_, page), _) in app.pages.found.items()
+                 if key[0] == "people"]
+        return page
+
+    def upload(self, app, name):
+        filename = archives.wheel_filename(name, "1.0", "py3-none-any")
+        headers, form = forms.upload(filename, archives.wheel(name, "1.0"))
+        self.assertEqual(200, call(app, "POST", "/", headers, form).status)
+
     def test_replaced_file(self):
         app = self.make_app(authenticated=(), password_file=".",
                             overwrite=True)
@@ -683,6 +847,159 @@ class TestCatalogue(DirectoryTestCase):
         self.assertIn("0 of 25 projects", self.text(app, "/withheld/"))
 
 
+class TestWithheld(DirectoryTestCase):
+    """What is not served, or has no effect, is told of."""
+
+    def entries(self, app):
+        return json.loads(call(app, "GET", "/withheld/", {
+            "Accept": "application/json", "Host": HOST}).body.decode()
+            )["files"]
+
+    def found(self, app):
+        return {entry["file"]: (entry["kind"], entry["reason"])
+                for entry in self.entries(app)}
+
+    def put(self, name, data=b"", root=None):
+        return archives.put(root or self.root, name, data)
+
+    def test_statuses_without_effect(self):
+        self.put("demo-1.0-py3-none-any.whl", archives.wheel("demo", "1.0"))
+        path = self.put("demo.status", b"depricated use x")
+        self.put("nobody.status", b"archived")
+        self.put("sub/demo.status", b"archived")
+        app = self.make_app()
+        found = self.found(app)
+        self.assertEqual({"demo.status", "nobody.status", "sub/demo.status"},
+                         set(found))
+        kind, reason = found["demo.status"]
+        self.assertEqual("misspelled", kind)
+        self.assertIn("not 'depricated'", reason)
+        self.assertEqual(
+            ("orphaned", "there is no archive of a project nobody"),
+            found["nobody.status"])
+        self.assertEqual("shadowed", found["sub/demo.status"][0])
+        with open(path, "w") as file:  # in place
+            file.write("deprecated use x")
+        wait_for(lambda: "demo.status" not in self.found(app), "corrected")
+
+    def test_status_that_leads_to_a_secret(self):
+        """Its first word is nobody's business."""
+        secret = os.path.join(self.folder, "htpasswd")
+        with open(secret, "w") as file:
+            file.write("joe:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\n")
+        self.put("demo-1.0-py3-none-any.whl", archives.wheel("demo", "1.0"))
+        os.symlink(secret, os.path.join(self.root, "demo.status"))
+        app = self.make_app(password_file=secret)
+        entry, = self.entries(app)
+        self.assertEqual("unusable", entry["kind"])
+        self.assertNotIn("joe", str(entry))
+
+    def test_quarantined_projects(self):
+        for version in "1.0", "2.0":
+            self.put("demo-%s-py3-none-any.whl" % version,
+                     archives.wheel("demo", version))
+        self.put("demo-3.0-py3-none-any.whl", b"broken")
+        self.put("demo.status", b"quarantined it is evil")
+        app = self.make_app()
+        app.warmer.start()
+        reason = "its project is in quarantine: it is evil"
+        wait_for(lambda: "broken" in str(self.found(app)), "it is read")
+        found = self.found(app)
+        self.assertEqual("broken", found["demo-3.0-py3-none-any.whl"][0])
+        for version in "1.0", "2.0":
+            self.assertEqual(
+                ("quarantined", reason),
+                found["demo-%s-py3-none-any.whl" % version])
+
+    def test_what_is_no_file(self):
+        os.mkdir(os.path.join(self.root, "folder"))
+        for name, target in (("a-1.0.zip", "nowhere"), ("link", "folder"),
+                             ("b-1.0.zip", ".hidden")):
+            os.symlink(target, os.path.join(self.root, name))
+        self.put(".hidden")
+        found = self.found(self.make_app())
+        for name, reason in (
+                ("a-1.0.zip", "it is no file; links are followed to files "
+                 "only"), ("b-1.0.zip", "it is a link to something hidden"),
+                ("link", "it is no file; links are followed to files only")):
+            self.assertEqual(("unusable", reason), found.pop(name))
+        self.assertEqual({}, found)
+
+    def test_several_directories(self):
+        """Which one it is can be told, and not where it lies."""
+        roots = [os.path.join(self.folder, *parts) for parts in (
+            ("one",), ("x", "two"), ("y", "two"))]
+        for root in roots:
+            os.makedirs(root)
+            self.put("notes.txt", root=root)
+            self.put("demo-1.0-py3-none-any.whl", archives.wheel(
+                "demo", "1.0"), root)
+        app = self.make_app(*roots)
+        self.assertEqual(
+            {("notes.txt", label) for label in
+             ("one", "two (directory 2)", "two (directory 3)")}
+            | {("demo-1.0-py3-none-any.whl", label) for label in
+               ("two (directory 2)", "two (directory 3)")},
+            {(entry["file"], entry["directory"])
+             for entry in self.entries(app)})
+        page = call(app, "GET", "/withheld/", {"Accept": "text/html"}
+                    ).body.decode()
+        self.assertNotIn(self.folder, page)
+        text = Parsed(page).text
+        self.assertIn("notes.txt unrecognized in two (directory 3)", text)
+        self.assertIn("comes first: demo-1.0-py3-none-any.whl in one.", text)
+        single = self.entries(self.make_app(roots[0]))
+        self.assertEqual([""], [entry["directory"] for entry in single])
+
+
+class TestFiles(unittest.TestCase):
+    def page(self, *names):
+        return Parsed(pypi_server.project_page(
+            Place("../../", "http://host/"), pypi_server.Project(
+                "foo", tuple(map(file, names)), "", "", ()),
+            "1", {}, set(), 0).body.decode())
+
+    def test_order(self):
+        """Sdists, then wheels by Python, 3.9 before 3.13."""
+        names = ["foo-1.tar.gz", "foo-1-cp39-cp39-manylinux1_x86_64.whl",
+                 "foo-1-cp39-cp39-win32.whl",
+                 "foo-1-cp313-cp313-manylinux1_x86_64.whl",
+                 "foo-1-pp39-pypy39_pp73-win32.whl", "foo-1-py3-none-any.whl",
+                 "foo-1-py3.9.egg"]
+        for given in names, names[::-1]:
+            texts = self.page(*given).texts
+            self.assertEqual(names, [text for text in texts
+                                     if text.startswith("foo-1")])
+
+    def test_many_are_folded(self):
+        for count, is_folded in ((10, False), (11, True)):
+            names = ["foo-1-cp39-cp39-linux_x%d.whl" % number
+                     for number in range(count)]
+            page = self.page(*names)
+            self.assertEqual(is_folded, "details" in [
+                name for name, _ in page.found])
+            self.assertEqual(is_folded, "11 files, 55 bytes in all"
+                             in page.text)
+
+
+def seconds(function):
+    """Return the least time of the processor that a call takes, of some.
+
+    What else the machine does, and the first call of all, count little.
+    """
+    found = []
+    for _ in range(5):
+        started = time.process_time()
+        function()
+        found.append(time.process_time() - started)
+    return min(found)
+
+
+# Seconds for a page that is made anew.  CPython 3.11 needs a tenth of it on a
+# machine with two busy cores; PyPy has to get warm first.
+PROMISED = 0.05 if sys.implementation.name == "cpython" else 0.5
+
+
 class TestMany(DirectoryTestCase):
     """10,000 projects, and a project with thousands of releases."""
 
@@ -702,7 +1019,7 @@ class TestMany(DirectoryTestCase):
         directories.check_at = time.monotonic() + 600
         directories.briefs = {name: pypi_server.Brief(
             projects[name], name, "1.0", "Summary number %s" % name, 3,
-            12345, index, name + "-1.0.zip", (("%s.zip" % name, "cut"),)
+            12345, index, name + "-1.0.zip", "", (("%s.zip" % name, "cut"),)
             if index % 50 == 0 else ()) for index, name in enumerate(names)}
         directories.tree.snapshot.archives.update(
             ("%s.zip" % name, archive) for name in names)
@@ -710,16 +1027,15 @@ class TestMany(DirectoryTestCase):
                        "/search/?q=number&page=7", "/withheld/",
                        "/search/?page=200"):
             with self.subTest(target):
-                call(app, "GET", target, BROWSER)
-                best = 9.0
-                for _ in range(3):
-                    started = time.perf_counter()
-                    answer = call(app, "GET", target, BROWSER)
-                    best = min(best, time.perf_counter() - started)
+                answer = call(app, "GET", target, BROWSER)
                 self.assertEqual(200, answer.status)
                 self.assertLess(len(answer.body), 50 * 1024)
-                # 50 ms are promised; the machine of a test may be busy.
-                self.assertLess(best, 0.5)
+                self.assertLess(seconds(
+                    lambda: self.ask_anew(app, target)), PROMISED)
+
+    def ask_anew(self, app, target):
+        app.pages.found.clear()
+        call(app, "GET", target, BROWSER)
 
     def test_many_releases(self):
         files = tuple(file("foo-%d.%d-cp3%d-cp3%d-%s.whl" % (
@@ -730,11 +1046,12 @@ class TestMany(DirectoryTestCase):
                              "macosx_11_0_arm64", "musllinux_1_2_x86_64"))
         project = pypi_server.Project("foo", files, "", "", ())
         place = Place("../../", "http://host/")
-        started = time.perf_counter()
         page = pypi_server.project_page(
             place, project, "19.4", {"description": ["word " * 10 ** 6]},
             set(), 0)
-        self.assertLess(time.perf_counter() - started, 2)
+        self.assertLess(seconds(lambda: pypi_server.project_page(
+            place, project, "19.4", {"description": ["word " * 10 ** 6]},
+            set(), 0)), 3 * PROMISED)  # it takes 0.04 s on that machine
         self.assertEqual(HTML, page.media_type)
         self.assertLess(len(page.compressed), 50 * 1024)
         text = Parsed(page.body.decode()).text

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from tests import archives, forms
 from tests.helpers import (
-    READY, SCRIPT, DirectoryTestCase, ServerProcess, ask, wait_for,
+    READY, SCRIPT, DirectoryTestCase, ServerProcess, ask, names_in, wait_for,
 )
 from tests.upstream import Upstream, empty, isolated
 
@@ -102,8 +102,7 @@ class TestPlatforms(DirectoryTestCase):
             (":action", "remove_pkg"), ("name", "foo"),
             ("version", version)])).status)
         self.assertEqual(404, server.get("packages/" + name).status)
-        self.assertEqual([WHEEL], [found for found in os.listdir(self.root)
-                                   if found != ".lock"])
+        self.assertEqual([WHEEL], names_in(self.root))
 
     def test_overwriting(self):
         other = archives.wheel("foo", "1.0", body="other")

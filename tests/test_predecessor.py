@@ -9,7 +9,9 @@ import subprocess
 import unittest
 
 from tests import archives, guide, mirror, toolbox
-from tests.helpers import READY, SCRIPT, ServerProcess, texts, wait_for
+from tests.helpers import (
+    READY, SCRIPT, ServerProcess, names_in, texts, wait_for,
+)
 from tests.processes import free_port
 from tests.test_accounts import SHA
 from tests.test_readme import ReadmeTestCase
@@ -121,7 +123,7 @@ class TestUploads(PredecessorTestCase):
         server = self.open_server()
         self.run_command("pypiupload files dist/* -i %s" % server.url)
         self.assertEqual(sorted(os.listdir(self.dist)),
-                         sorted(os.listdir(self.root)))
+                         names_in(self.root))
 
     def test_signed(self):
         """`twine upload -r local --sign --identity user ./foo-1.zip`."""
@@ -142,11 +144,11 @@ class TestUploads(PredecessorTestCase):
             self.run_command(twine + " upload -r local --sign --identity "
                              "user_name ./foo-1.zip")
             self.assertEqual({"foo-1.zip", "foo-1.zip.asc"},
-                             set(os.listdir(self.root)))
+                             set(names_in(self.root)))
             self.run_command(
                 "curl -s -O %spackages/foo-1.zip.asc && gpg --verify "
                 "foo-1.zip.asc foo-1.zip" % server.url)
-            for name in os.listdir(self.root):
+            for name in names_in(self.root):
                 os.unlink(os.path.join(self.root, name))
             os.unlink(os.path.join(self.home, "foo-1.zip.asc"))
             wait_for(lambda: server.get("simple/foo/").status == 404, "gone")

@@ -18,7 +18,7 @@ import unittest
 
 import pypi_server
 from tests import archives, guide, mirror, toolbox
-from tests.helpers import READY, SCRIPT, ServerProcess, wait_for
+from tests.helpers import READY, SCRIPT, ServerProcess, names_in, wait_for
 from tests.test_accounts import SHA
 from tests.test_recipes import Nginx, program
 
@@ -182,7 +182,7 @@ class TestCommands(ReadmeTestCase):
         self.run_command(publish, url, UV_PUBLISH_USERNAME="-",
                          UV_PUBLISH_PASSWORD="-")
         self.assertEqual(sorted(os.listdir(self.dist)),
-                         sorted(os.listdir(self.root)))
+                         names_in(self.root))
 
     def is_listed(self, url, text, user=None):
         command = ["curl", "-s", url + "simple/demo/"]
@@ -204,7 +204,7 @@ class TestCommands(ReadmeTestCase):
             self.run_command(build, PIP_INDEX_URL=index.url + "simple/")
         self.run_command(upload, url, TWINE_PASSWORD=SECRET)
         self.assertEqual(["demo-1.0-py3-none-any.whl", "demo-1.0.tar.gz"],
-                         sorted(os.listdir(self.root)))
+                         names_in(self.root))
         self.run_command(install, url, PIP_TARGET="site")
         self.assertTrue(os.path.exists(
             os.path.join(self.home, "site", "demo.py")))
@@ -253,13 +253,13 @@ class TestCommands(ReadmeTestCase):
     def test_backup(self):
         save, restore = self.commands("Backup")
         self.put(self.root)
-        os.utime(os.path.join(self.root, os.listdir(self.root)[0]), (1, 1))
+        os.utime(os.path.join(self.root, names_in(self.root)[0]), (1, 1))
         self.write("htpasswd", "joe:%s\n" % SHA)
         self.run_command(save)
         shutil.rmtree(self.root)
         os.unlink(os.path.join(self.home, "htpasswd"))
         self.run_command(restore)
-        name, = os.listdir(self.root)
+        name, = names_in(self.root)
         self.assertEqual(1, os.stat(os.path.join(self.root, name)).st_mtime)
         url = self.start(self.commands("Behind a reverse proxy")[0])
         wait_for(lambda: self.is_listed(url, "demo-1.0"), "it is listed")
@@ -368,7 +368,7 @@ class TestCommands(ReadmeTestCase):
         with open(path + ".yanked") as file:
             self.assertEqual("loses data\n", file.read())
         self.run_command(unyank)
-        self.assertEqual([os.path.basename(path)], os.listdir(self.root))
+        self.assertEqual([os.path.basename(path)], names_in(self.root))
 
     def test_check(self):
         check, closure = self.commands("Checking a directory")
@@ -525,7 +525,7 @@ class TestTls(TlsTestCase):
             "localhost", **environment)
         self.put(self.dist, "2.0")
         ask(twine, TWINE_USERNAME="-", TWINE_PASSWORD="-")
-        self.assertIn("demo-2.0-py3-none-any.whl", os.listdir(self.root))
+        self.assertIn("demo-2.0-py3-none-any.whl", names_in(self.root))
         self.assertRegex(guide.read(), "`ca_cert =\\s+/etc/ssl/ca.pem`")
         self.write(".pypirc", (
             "[distutils]\nindex-servers = local\n[local]\nrepository = %s\n"
@@ -533,7 +533,7 @@ class TestTls(TlsTestCase):
                 url, self.home))
         self.put(self.dist, "3.0")
         ask("twine upload -r local dist/*")
-        self.assertIn("demo-3.0-py3-none-any.whl", os.listdir(self.root))
+        self.assertIn("demo-3.0-py3-none-any.whl", names_in(self.root))
 
 
 class TestContainer(unittest.TestCase):

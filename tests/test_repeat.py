@@ -149,6 +149,8 @@ class TestSameBytes(SharedTestCase):
     def test_requests_with_an_account(self):
         app = self.make_app(authenticated=("download", "list", "update"),
                             password_file=self.settings["password_file"])
+        for name in app.directories.index().projects:
+            app.directories.project(name)  # so that the home page knows it
         self.compare(app, [
             get(path, *lines) for path in PATHS[:12]
             for lines in ((), (LOGIN,), (NO_LOGIN,), (LOGIN, JSON))])

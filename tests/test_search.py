@@ -90,13 +90,13 @@ class CostTest(SearchTestCase):
 
     def test_the_list_of_all_archives_is_rendered_once(self):
         rendered = []
-        render = pypi_server.archives_html
+        render = pypi_server.archives_page
 
-        def note(locations):
+        def note(place, locations):
             rendered.append(1)
             time.sleep(0.3)
-            return render(locations)
-        with mock.patch.object(pypi_server, "archives_html", note):
+            return render(place, locations)
+        with mock.patch.object(pypi_server, "archives_page", note):
             threads = [threading.Thread(target=call, args=(
                 self.app, "GET", "/packages/")) for _ in range(8)]
             for thread in threads:
@@ -158,7 +158,7 @@ class SearchTest(SearchTestCase):
                 "demo-pkg": ("1.0", "The demo of <everything> & more"),
                 "demo-two": ("1.10", "Another \xfcberblick"),
                 "other": ("2.0", "Not a DEMO at all"),
-                "pre": ("1.0", "Release candidate"), "silent": ("3", "")})
+                "pre": ("1.0", "Stable"), "silent": ("3", "")})
 
     def test_a_summary_that_is_no_xml_does_not_hide_the_others(self):
         self.add("strange", "1.0", "a\x08\x1b[1mbell\uffff]]>")

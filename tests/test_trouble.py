@@ -13,10 +13,10 @@ import subprocess
 import sys
 import unittest
 
-from tests import archives, forms, guide, mirror
+from tests import archives, forms, guide, mirror, toolbox
 from tests.helpers import SCRIPT, ServerProcess, ask, wait_for
 from tests.test_accounts import SHA
-from tests.test_readme import TlsTestCase
+from tests.test_readme import LOCAL, TlsTestCase
 from tests.test_recipes import Nginx
 from tests.test_upload_faults import Mounted
 
@@ -291,6 +291,26 @@ class TestTransport(TroubleTestCase):
             self.see_no_more("is not a trusted", self.run_command(
                 command, PIP_CONFIG_FILE=self.home + "/pip.conf"))
 
+    def test_other_host_with_pdm(self):
+        """At 0.0.0.0, which leads here and is not known to be this host."""
+        self.put(self.root)
+        self.install("pdm", "pdm")
+        project = ('[project]\nname = "x"\nversion = "1"\n'
+                   'requires-python = ">=3.10"\ndependencies = ["demo"]\n')
+        with self.server() as server:
+            self.listed(server)
+            source = guide.recipe("pyproject.toml of pdm").replace(
+                LOCAL, server.url.replace("127.0.0.1", "0.0.0.0"))
+            self.write("pyproject.toml", project + source)
+            self.see("Unable to find candidates", self.lock(status=1))
+            self.write("pyproject.toml",
+                       project + source + "verify_ssl = false\n")
+            self.see_no_more("Unable to find candidates", self.lock())
+
+    def lock(self, status=0):
+        return self.run_command(
+            "pdm lock -q", status=status, PDM_CHECK_UPDATE="false",
+            PDM_PYTHON=toolbox.command("pdm"))
 
     def test_unknown_authority(self):
         """The variable wins over --cert; without it, --cert counts."""

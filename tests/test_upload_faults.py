@@ -25,8 +25,8 @@ from urllib.parse import urlsplit
 import pypi_server
 from tests import archives, forms
 from tests.helpers import (
-    HOST, SCRIPT, Answer, DirectoryTestCase, ServerProcess, Wire, ask, call,
-    texts, wait_for,
+    HOST, SCRIPT, Answer, DirectoryTestCase, ServerProcess, Wire, ask,
+    call, names_in, texts, wait_for,
 )
 
 SDIST = "demo_pkg-1.0.tar.gz"
@@ -104,7 +104,7 @@ class FaultTestCase(DirectoryTestCase):
 
     def files(self, root=None):
         """Return the names of all files but the lock, hidden ones too."""
-        return sorted(set(os.listdir(root or self.root)) - {".lock"})
+        return names_in(root or self.root)
 
     def listed(self, server):
         """Return the files on the project's page."""

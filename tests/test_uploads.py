@@ -57,10 +57,11 @@ class UploadTestCase(DirectoryTestCase):
         return self.post([(":action", action)] + list(fields.items()), app)
 
     def files(self):
-        """Return the paths of all files, hidden ones too, sorted."""
+        """Return the paths of all files but the lock, hidden ones too."""
         return sorted(
             os.path.relpath(os.path.join(folder, name), self.root)
-            for folder, _, names in os.walk(self.root) for name in names)
+            for folder, _, names in os.walk(self.root) for name in names
+            if name != ".lock")
 
     def content(self, path):
         with open(os.path.join(self.root, path), "rb") as file:

@@ -49,6 +49,8 @@ class Handler(BaseHTTPRequestHandler):
 class Upstream(pypi_server.ThreadingHTTPServer):
     """Answers GET with what `answers` has for the path, else with 404.
 
+    Its list of projects is there from the start, and empty.
+
     An answer is (status, headers, body), "drop", or a function of the
     handler that returns one of these.  Use it in a `with` statement.
     """
@@ -58,7 +60,8 @@ class Upstream(pypi_server.ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.answers = {}
+        self.answers = {"/simple/": (
+            200, {"Content-Type": JSON}, b'{"projects": []}')}
         self.requests = []   # (path, headers)
         self.connections = 0
         self.lock = threading.Lock()
