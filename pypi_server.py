@@ -6726,7 +6726,7 @@ def add_slash(app: App, request: Request, **arguments: str) -> Response:
 
 def health(app: App, request: Request) -> Response:
     """Answer with Ok while all package directories can be read."""
-    app.directories.whole()
+    app.directories.index()
     return Response(200, (content_type(TEXT), NO_STORE), b"Ok")
 
 

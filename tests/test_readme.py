@@ -457,7 +457,7 @@ class TestService(ReadmeTestCase):
         self.run_command(
             self.command("pypi_server.py", "twine"), url,
             TWINE_USERNAME="joe", TWINE_PASSWORD=SECRET)
-        self.assertEqual(os.listdir(self.dist), os.listdir(
+        self.assertEqual(os.listdir(self.dist), names_in(
             os.path.join(self.home, "var/lib/pypi-server")))
 
 
