@@ -23,7 +23,9 @@ from urllib.parse import urljoin, urlsplit
 
 import pypi_server
 from tests import archives, forms, guide, toolbox
-from tests.helpers import SCRIPT, ServerProcess, ask, entries, texts, wait_for
+from tests.helpers import (
+    SCRIPT, ServerProcess, ask, entries, names_in, texts, wait_for,
+)
 from tests.processes import Process, free_port
 from tests.test_clients import (
     CHOSEN, fill, installed, run_isolated, site_packages,
@@ -458,7 +460,7 @@ class TestOrigins(ScaleTestCase):
 
     def stored(self):
         """Return the files; nothing hidden may be left."""
-        names = os.listdir(self.root)
+        names = names_in(self.root)
         self.assertEqual([], [name for name in names
                               if name.startswith(".")])
         return sorted(names)
@@ -601,7 +603,7 @@ class TestOrigins(ScaleTestCase):
         # What the dead one left is removed by the next that starts.
         with self.origin():
             wait_for(lambda: not [
-                name for name in os.listdir(self.root)
+                name for name in names_in(self.root)
                 if name.startswith(".")], "nothing is left")
             self.assertEqual(sorted(accepted), self.stored())
         for filename, digest in accepted.items():

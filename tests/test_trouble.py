@@ -13,9 +13,11 @@ import subprocess
 import sys
 import unittest
 
+import pypi_server
 from tests import archives, forms, guide, mirror, toolbox
-from tests.helpers import SCRIPT, ServerProcess, ask, wait_for
+from tests.helpers import SCRIPT, ServerProcess, ask, call, wait_for
 from tests.test_accounts import SHA
+from tests.test_directories import unprivileged
 from tests.test_readme import LOCAL, TlsTestCase
 from tests.test_recipes import Nginx
 from tests.test_upload_faults import Mounted
@@ -41,8 +43,8 @@ class TroubleTestCase(TlsTestCase):
         """Return the pattern of the row that begins with these words."""
         found, = [words for row in symptoms() for words in row[:1]
                   if words.startswith(first)]
-        return re.escape(found).replace("…", ".+").replace(
-            "FILE", r"\S+").replace("PROJECT", "demo")
+        return re.sub("FILE|FOLDER", r"\\S+", re.escape(found).replace(
+            "…", ".+")).replace("PROJECT", "demo")
 
     def see(self, first, printed):
         self.assertRegex(re.sub(r"\s+", " ", printed), self.find(first))
@@ -111,6 +113,23 @@ class TestIndex(TroubleTestCase):
             archives.put(self.root, WHEEL, data)
             self.listed(server)
             self.run_command(command)
+
+    def test_folder_that_cannot_be_read(self):
+        folder = os.path.join(self.root, "sub")
+        os.mkdir(folder)
+        self.put(self.root)
+        app = pypi_server.make_app(pypi_server.default_config(
+            roots=(self.root,), cache_dir=os.path.join(self.home, "cache")))
+        self.addCleanup(app.directories.reader.cache.close)
+        with unprivileged(self.home):
+            os.chmod(folder, 0)
+            with self.assertLogs("pypi_server", "WARNING") as logs:
+                status = call(app, "GET", "/simple/elsewhere/").status
+            self.see("FOLDER is not served", "\n".join(logs.output))
+            self.assertEqual(503, status)
+            os.chmod(folder, 0o755)
+            wait_for(lambda: call(app, "GET", "/simple/elsewhere/").status
+                     == 302, "all is well")
 
     def test_shadowed(self):
         for folder in self.root, self.dist:
