@@ -15,7 +15,7 @@ import unittest
 
 from tests import archives, forms, toolbox
 from tests.helpers import (
-    DirectoryTestCase, ServerProcess, texts, wait_for,
+    DirectoryTestCase, ServerProcess, names_in, texts, wait_for,
 )
 from tests.test_clients import run_isolated
 
@@ -151,7 +151,7 @@ class Client:
 
     def content(self):
         found = {}
-        for name in os.listdir(self.root):
+        for name in names_in(self.root):
             with open(os.path.join(self.root, name), "rb") as file:
                 found[name] = file.read()
         return found
