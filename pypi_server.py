@@ -4125,7 +4125,8 @@ def give_back_memory() -> None:
     """Return to the system what was needed for a while only.
 
     glibc keeps it otherwise: a third of all after this file was compiled,
-    or 20 MiB after 100,000 archives were read.
+    20 MiB after 100,000 archives were read, or ever more while large pages
+    are made by one thread and another.
     """
     # TypeError: on Windows no library is without a name.
     with contextlib.suppress(ImportError, OSError, AttributeError,
@@ -5499,6 +5500,7 @@ class Directories:
 WARM_INTERVAL = 1.0
 # seconds between two looks for what is left of files and of uploads
 FORGET_INTERVAL = 3600.0
+GIVE_BACK_INTERVAL = 30.0  # seconds
 PACK = 500  # projects that are read before it is written down
 # Seconds.  A temporary file so young may belong to a server that has not
 # locked it yet; one so old belongs to nobody, where there are no locks.
@@ -5590,6 +5592,7 @@ class Warmer:
     def run(self) -> None:
         done: Dict[str, Tuple[Archive, ...]] = {}
         forget_at = time.monotonic()
+        give_back_at = forget_at + GIVE_BACK_INTERVAL
         while not self.stopping.wait(WARM_INTERVAL):
             try:
                 if self.reads or self.follows:
@@ -5603,6 +5606,9 @@ class Warmer:
             except Exception:
                 LOG.exception("reading ahead failed")
             self.directories.reader.cache.flush()
+            if time.monotonic() >= give_back_at:
+                give_back_memory()
+                give_back_at = time.monotonic() + GIVE_BACK_INTERVAL
 
     def run_once(self, done: Dict[str, Tuple[Archive, ...]]) -> None:
         """Examine the projects whose archives are not those in `done`."""
@@ -5636,7 +5642,6 @@ class Warmer:
                 return
         if count >= PACK:
             self.directories.pack(batch)
-            give_back_memory()
 
 
 # === 18  Lists ==============================================================
@@ -8568,6 +8573,7 @@ def serve(app: App, announce: Callable[[str], None],
         # What stays need not be looked through again, nor copied by workers.
         gc.collect()
         gc.freeze()
+    give_back_memory()
     app.warmer.watch = watch
     if workers == 1:
         serve_alone(server, lambda: announce(line))
@@ -8584,7 +8590,6 @@ def serve_alone(server: Server, announce: Callable[[], None],
     warmer = server.app.warmer
     warmer.reads = is_first or server.app.directories.reader.cache.is_private
     warmer.start()
-    give_back_memory()
     announce()
     server.serve_forever(POLL_INTERVAL)
     LOG.info("stopping")
