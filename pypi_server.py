@@ -5500,7 +5500,7 @@ class Directories:
 WARM_INTERVAL = 1.0
 # seconds between two looks for what is left of files and of uploads
 FORGET_INTERVAL = 3600.0
-GIVE_BACK_INTERVAL = 30.0  # seconds
+GIVE_BACK_INTERVAL = 10.0  # seconds; a look takes some milliseconds
 PACK = 500  # projects that are read before it is written down
 # Seconds.  A temporary file so young may belong to a server that has not
 # locked it yet; one so old belongs to nobody, where there are no locks.

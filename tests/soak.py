@@ -18,6 +18,7 @@ import threading
 import time
 from urllib.parse import urlsplit
 
+import pypi_server
 from tests import archives, forms
 from tests.certificates import Authority
 from tests.helpers import ServerProcess
@@ -311,14 +312,19 @@ def soak(seconds, report, workers=1, is_secured=False):
 
 
 def settled(server):
-    """Return the usage when no client is there any more."""
-    ends = time.monotonic() + 20
+    """Return the usage when no client is there any more.
+
+    By then the server has given back what it needed for the clients only.
+    """
+    begins = time.monotonic() + pypi_server.GIVE_BACK_INTERVAL + 2
+    ends = begins + 20
     found = usage(server.process)
     while time.monotonic() < ends:
         time.sleep(.5)
         now = usage(server.process)
         # The main thread, the log, the warm-up, and what waits for signals.
-        if now[1] <= 4 * len(processes(server.process)):
+        if now[1] <= 4 * len(processes(server.process)) \
+                and time.monotonic() > begins:
             return now
         found = now
     return found
