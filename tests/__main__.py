@@ -26,9 +26,11 @@ ONCE = ("test_clients", "test_mirror", "test_interpreters", "test_layout",
         "test_client_files", "test_predecessor", "test_trouble",
         "test_servers", "test_image", "test_distribution", "test_benchmark",
         "test_closure_clients", "test_browser", "test_terminal", "test_export",
-        "test_scale", "test_scanners", "test_limits")
+        "test_scale", "test_scanners", "test_limits", "test_slow",
+        "test_requests", "test_exhaustion")
 # Of these, the ones that need no clients: they run on the oldest Python too.
-OLDEST = ("test_command_line", "test_export", "test_terminal", "test_update")
+OLDEST = ("test_command_line", "test_exhaustion", "test_export",
+          "test_requests", "test_terminal", "test_update")
 PARTS = 4  # of the modules with clients
 LIMIT = 20 * 60  # seconds for one job; a test that hangs must not hang CI
 
