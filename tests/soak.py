@@ -56,7 +56,8 @@ def usage(process):
             fields = dict(line.split(":", 1) for line in file)
         found[0] += len(os.listdir(path + "fd"))
         found[1] += int(fields["Threads"])
-        found[2] += int(fields["VmRSS"].split()[0]) * 1024
+        # A worker that has just ended has none.
+        found[2] += int(fields.get("VmRSS", "0").split()[0]) * 1024
     return tuple(found)
 
 

@@ -509,7 +509,8 @@ class TestProtocol(DirectoryTestCase):
                     (b"PROPFIND / HTTP/1.1", 501), (b"get / HTTP/1.1", 501),
                     (b"GET http://other.example/health HTTP/1.1", 200),
                     (b"GET //other.example/health HTTP/1.1", 404),
-                    (b"GET https://a HTTP/1.1", 400),
+                    (b"GET https://a HTTP/1.1", 200),
+                    (b"GET https://joe@a/ HTTP/1.1", 400),
                     (b"GET user@host/ HTTP/1.1", 400),
                     (b"GET /health HTTP/1.1\r\nConnection: Upgrade, "
                      b"HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: "
