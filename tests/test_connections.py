@@ -323,7 +323,7 @@ class TestHolding(ConnectionsTestCase):
             self.assertEqual(200, wire.answer()[0])
             wire.socket.close()
             wait_for(lambda: not server.count, "it is gone")
-            readers = []
+            readers, heads = [], []
             for _ in range(25):
                 sock = socket.socket()
                 self.addCleanup(sock.close)
@@ -332,7 +332,8 @@ class TestHolding(ConnectionsTestCase):
                 sock.connect(self.address)
                 sock.sendall(get("/"))
                 readers.append(sock)
-            heads = [sock.recv(12)[9:] for sock in readers]
+                # Before the next one comes: until it is answered, it waits.
+                heads.append(sock.recv(12)[9:])
             self.assertEqual({b"200", b"503"}, set(heads))
             self.assertEqual(5, heads.count(b"200"))
             self.assertEqual(5, len(server.connections))
