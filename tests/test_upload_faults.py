@@ -459,6 +459,17 @@ class ParallelTest(RaceTestCase):
             wait_for(lambda: self.listed(server) == [], "it is gone")
         self.check_all_win(servers)
 
+    def test_names_are_known_until_another_server_stores(self):
+        """So that an upload need not list the directory."""
+        def others_came():
+            with pypi_server.lock_names(self.root) as found:
+                return found
+        self.assertEqual([True, False, False],
+                         [others_came() for _ in range(3)])
+        self.assertEqual(
+            self.send(self.start(), SDIST, sdist()).status, 200)
+        self.assertEqual([True, False], [others_came() for _ in range(2)])
+
     def test_two_spellings_on_two_servers(self):
         """Each server has seen the last upload of the other."""
         servers = [self.start(), self.start()]
