@@ -79,7 +79,6 @@ import struct
 import sys
 import threading
 import time
-import zipfile
 import zlib
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -371,6 +370,9 @@ def trimmed(version: Version) -> Version:
     return version._replace(release=release)
 
 
+FINAL = "z", 0  # a final release follows all of its a, b and rc
+
+
 @functools.lru_cache(maxsize=2 ** 14)  # pages compare versions again
 def version_key(text: str) -> Tuple[Any, ...]:
     """Return what versions are ordered and compared by (PEP 440).
@@ -387,7 +389,7 @@ def version_key(text: str) -> Tuple[Any, ...]:
     if version is None:
         return (0, text.strip().lower())
     release = trimmed(version).release
-    pre = version.pre or ("z", 0)  # a final release follows all of its rc
+    pre = version.pre or FINAL
     if not version.pre and version.post is None and version.dev is not None:
         pre = ("", 0)  # 1.0.dev1 comes before 1.0a1
     return (1, version.epoch, release, pre,
@@ -417,9 +419,8 @@ def normalize_version(text: str) -> str:
 
 
 def is_prerelease(text: str) -> bool:
-    version = parse_version(text)
-    return version is not None and (
-        version.pre is not None or version.dev is not None)
+    key = version_key(text)  # it is remembered
+    return len(key) > 2 and (key[3] != FINAL or key[5] != math.inf)
 
 
 def parse_requirement(text: str
@@ -1266,15 +1267,6 @@ def parse_basic(header: str) -> Optional[Tuple[str, str]]:
 
 # === 8  Metadata ============================================================
 
-# PKWARE APPNOTE.TXT, 4.3.16: the last record of a zip, before its comment.
-ZIP_END = struct.Struct("<4s4H2LH")
-ZIP_COMMENT_LIMIT = 65535  # bytes
-ZIP64_PLACE = struct.Struct("<4sLQL")        # 4.3.15: where the next one is
-ZIP64_END = struct.Struct("<4sQ2H2L4Q")      # 4.3.14
-# bytes; of 100,000 members with long paths.  zipfile needs ten times that.
-ZIP_DIRECTORY_LIMIT = 12 * 1024 ** 2
-
-
 def read_archive(file: BinaryIO, archive: Archive,
                  algorithms: Iterable[str]) -> Facts:
     """Read an archive to its end: is it whole, and what is in it.
@@ -1316,9 +1308,8 @@ def make_facts(archive: Archive, metadata: Optional[bytes],
 def is_read_error(error: Exception) -> bool:
     """Tell a disk that fails from an archive that is corrupt.
 
-    zipfile answers corruption with errors of a dozen types.  Of OSError,
-    bz2 raises some without a number, and a corrupt offset leads to a seek
-    that is invalid.
+    Of the errors that corruption leads to, bz2 raises some without a number,
+    and a corrupt offset leads to a seek that is invalid.
     """
     return isinstance(error, OSError) and \
         error.errno not in (None, errno.EINVAL)
@@ -1389,80 +1380,33 @@ def hashed(file: BinaryIO, hashes: Mapping[str, Any]) -> Iterator[bytes]:
         yield block
 
 
+# What the members with core metadata are called, in wheels and in the rest.
+METADATA_NAMES = (b"METADATA", b"PKG-INFO")
+
+
 def metadata_in_zip(file: BinaryIO, archive: Archive,
                     check: Optional[Callable[[str], None]]
                     ) -> Optional[bytes]:
     """Return METADATA or PKG-INFO out of a wheel, egg, zip or installer."""
-    check_zip_end(file)
-    with zipfile.ZipFile(file) as members:
-        names = members.namelist()
-        # The end of a zip inside is not the end of the one around it.
-        if archive.filetype != "bdist_wininst" and min(
-                (info.header_offset for info in members.infolist()),
-                default=0):
-            raise ValueError("it does not begin like a zip")
-        for member_name in names if check else ():
-            check(member_name)  # type: ignore[misc]
-        name = metadata_member(names, archive)
-        if name is None:
-            if archive.filetype in ("bdist_wininst", "bdist_dumb"):
-                return None
-            raise ValueError("it has no core metadata")
-        if names.count(name) > 1:
-            raise ValueError(f"it has two members {name}")
-        check_packing(members.getinfo(name))
-        with members.open(name) as member:
-            data = member.read(METADATA_LIMIT + 1)
-    if len(data) > METADATA_LIMIT:
-        raise ValueError(f"{name} is larger than {METADATA_LIMIT} bytes")
-    return data
-
-
-def check_packing(info: zipfile.ZipInfo) -> None:
-    """Refuse a member of which some bytes would fill the memory.
-
-    Only of deflated ones does zipfile unpack no more than it was asked for.
-    """
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"its member {info.filename!r} is neither stored "
-                         "nor deflated")
-
-
-def check_zip_end(file: BinaryIO) -> None:
-    """Check that the last record of a zip stands where the file ends.
-
-    zipfile takes a file whose comment is cut off; and it reads the whole
-    directory, of any size, into memory.
-
-    Raises:
-        ValueError: it does not, or the directory is too large.
-    """
-    size = file.seek(0, io.SEEK_END)
-    file.seek(max(size - ZIP_END.size - ZIP_COMMENT_LIMIT - ZIP64_PLACE.size,
-                  0))
-    tail = read_fully(file, size)
-    at = tail.rfind(b"PK\5\6")
-    while at >= 0:
-        if len(tail) - at >= ZIP_END.size and at + ZIP_END.size \
-                + ZIP_END.unpack_from(tail, at)[-1] == len(tail):
-            break
-        at = tail.rfind(b"PK\5\6", 0, at)
-    else:
-        raise ValueError("it is no zip, or it is cut off")
-    directory = ZIP_END.unpack_from(tail, at)[5]
-    if tail[:at][-ZIP64_PLACE.size:].startswith(b"PK\6\7"):
-        place = ZIP64_PLACE.unpack_from(tail, at - ZIP64_PLACE.size)[2]
-        before = size - len(tail) + at - ZIP64_PLACE.size - ZIP64_END.size
-        # Some readers go where it leads, others to what is right before it.
-        if place != before:
-            raise ValueError("its ZIP64 records contradict each other")
-        file.seek(place)
-        record = read_fully(file, ZIP64_END.size)
-        directory = max(directory % (2 ** 32 - 1),
-                        ZIP64_END.unpack(record)[-2])
-    if directory > ZIP_DIRECTORY_LIMIT:
-        raise ValueError("its directory has more than "
-                         f"{ZIP_DIRECTORY_LIMIT} bytes")
+    found: Dict[str, List[Member]] = {}
+    start = 0
+    for number, member in enumerate(zip_members(file)):
+        start = min(start, member.offset) if number else member.offset
+        if check:
+            check(member.path)
+        if member.name.endswith(METADATA_NAMES):
+            found.setdefault(member.path, []).append(member)
+    # The end of a zip inside is not the end of the one around it.
+    if archive.filetype != "bdist_wininst" and start:
+        raise ValueError("it does not begin like a zip")
+    path = metadata_member(found, archive)
+    if path is None:
+        if archive.filetype in ("bdist_wininst", "bdist_dumb"):
+            return None
+        raise ValueError("it has no core metadata")
+    if len(found[path]) > 1:
+        raise ValueError(f"it has two members {path}")
+    return read_member(file, found[path][0], METADATA_LIMIT)
 
 
 def read_fully(file: BinaryIO, size: int) -> bytes:
@@ -1495,6 +1439,192 @@ def metadata_member(names: Iterable[str], archive: Archive) -> Optional[str]:
                      .rpartition("-")[0]) == archive.project:
             return name
     return found[0] if len(found) == 1 else None
+
+
+# Zip files: wheels, eggs and some sdists.  The module zipfile would hold each
+# member of 100,000 in an object of its own, takes what is cut off in the
+# comment, and needs three times as long.
+
+# Paragraphs of PKWARE's APPNOTE.TXT.
+ZIP_END = struct.Struct("<4s4H2LH")            # 4.3.16: the last record
+ZIP64_PLACE = struct.Struct("<4sLQL")          # 4.3.15: where the next one is
+ZIP64_END = struct.Struct("<4sQ2H2L4Q")        # 4.3.14
+ZIP_ENTRY = struct.Struct("<4s4x2H4x3L3H8xL")  # 4.3.12: of the directory
+ZIP_LOCAL = struct.Struct("<4s22x2H")          # 4.3.7: before a member
+ZIP_COMMENT_LIMIT = 65535  # bytes
+# bytes; of 100,000 members with long paths
+ZIP_DIRECTORY_LIMIT = 12 * 1024 ** 2
+ZIP_STORED, ZIP_DEFLATED = 0, 8
+ZIP_ENCRYPTED, ZIP_UTF8 = 0x2041, 0x800  # flags, 4.4.4
+
+
+class Member(NamedTuple):
+    """A member of a zip, out of its directory."""
+
+    name: bytes
+    flags: int
+    method: int
+    checksum: int  # CRC-32
+    packed: int    # bytes
+    size: int      # bytes
+    offset: int    # in the file
+
+    @property
+    def path(self) -> str:
+        return self.name.decode("utf-8" if self.flags & ZIP_UTF8 else "cp437")
+
+
+def zip_members(file: BinaryIO) -> Iterator[Member]:
+    """Yield the members of a zip in the order of its directory.
+
+    Raises:
+        ValueError: it is no zip, not whole, or contradicts itself.
+    """
+    data, start, before = zip_directory(file)
+    at = 0
+    while at < len(data):
+        name_at = at + ZIP_ENTRY.size
+        if name_at > len(data):
+            raise ValueError("its directory is malformed")
+        (signature, flags, method, checksum, packed, size, name_size,
+         extra_size, comment_size, offset) = ZIP_ENTRY.unpack_from(data, at)
+        extra_at = name_at + name_size
+        name = data[name_at:extra_at]
+        at = extra_at + extra_size + comment_size
+        if signature != b"PK\1\2" or at > len(data):
+            raise ValueError("its directory is malformed")
+        if 0xFFFFFFFF in (size, packed, offset):
+            size, packed, offset = zip64_numbers(
+                data[extra_at:extra_at + extra_size], size, packed, offset)
+        if flags & ZIP_UTF8:
+            name.decode()
+        offset += before
+        if offset + packed > start:
+            raise ValueError("its directory is malformed")
+        yield Member(name, flags, method, checksum, packed, size, offset)
+
+
+def zip64_numbers(extra: bytes, *numbers: int) -> List[int]:
+    """Replace those numbers of an entry that did not fit in (4.5.3)."""
+    at = 0
+    while at + 4 <= len(extra):
+        kind, size = struct.unpack_from("<2H", extra, at)
+        if kind == 1 and at + 4 + size <= len(extra):
+            large = (value for value, in struct.iter_unpack(
+                "<Q", extra[at + 4:at + 4 + size // 8 * 8]))
+            return [next(large, number) if number == 0xFFFFFFFF else number
+                    for number in numbers]
+        at += 4 + size
+    return list(numbers)
+
+
+def zip_directory(file: BinaryIO) -> Tuple[bytes, int, int]:
+    """Return the directory of a zip, where it starts in the file, and how
+    many bytes are before the zip.
+
+    Raises:
+        ValueError: its last record does not stand where the file ends, the
+            directory is not right before that, or is too large.
+    """
+    size = file.seek(0, io.SEEK_END)
+    base = max(size - ZIP_END.size - ZIP_COMMENT_LIMIT - ZIP64_PLACE.size
+               - ZIP64_END.size, 0)
+    file.seek(base)
+    tail = read_fully(file, size - base)
+    at = tail.rfind(b"PK\5\6")
+    while at >= 0:
+        if len(tail) - at >= ZIP_END.size and at + ZIP_END.size \
+                + ZIP_END.unpack_from(tail, at)[-1] == len(tail):
+            break
+        at = tail.rfind(b"PK\5\6", 0, at)
+    else:
+        raise ValueError("it is no zip, or it is cut off")
+    length, offset = ZIP_END.unpack_from(tail, at)[5:7]
+    place = at - ZIP64_PLACE.size
+    if place >= 0 and tail.startswith(b"PK\6\7", place):
+        at = place - ZIP64_END.size
+        # Some readers go where it leads, others to what is right before it.
+        leads_to = ZIP64_PLACE.unpack_from(tail, place)[1:]
+        large = ZIP64_END.unpack_from(tail, at)[-2:] if at >= 0 else ()
+        if leads_to not in ((0, base + at, 0), (0, base + at, 1)) \
+                or not tail.startswith(b"PK\6\6", at) \
+                or any(small not in (0xFFFFFFFF, number)
+                       for small, number in zip((length, offset), large)):
+            raise ValueError("its ZIP64 records contradict each other")
+        length, offset = large
+    if length > ZIP_DIRECTORY_LIMIT:
+        raise ValueError("its directory has more than "
+                         f"{ZIP_DIRECTORY_LIMIT} bytes")
+    start = base + at - length
+    if start < offset:
+        raise ValueError("its directory is not where its end says")
+    if start >= base:
+        return tail[start - base:at], start, start - offset
+    file.seek(start)
+    return read_fully(file, length), start, start - offset
+
+
+def read_member(file: BinaryIO, member: Member, limit: int) -> bytes:
+    """Return the content of a member.
+
+    Raises:
+        ValueError: it has more bytes than the limit, or see unpacked().
+    """
+    if member.size > limit:
+        raise ValueError(f"{member.path} is larger than {limit} bytes")
+    return b"".join(unpacked(file, member))
+
+
+def unpacked(file: BinaryIO, member: Member) -> Iterator[bytes]:
+    """Yield the content of a member, in pieces of bounded size.
+
+    Raises:
+        ValueError: it is not what its checksum and its size say, or packed
+            in a way that would fill the memory.
+    """
+    shown = repr(member.path)
+    if member.flags & ZIP_ENCRYPTED:
+        raise ValueError(f"its member {shown} is encrypted")
+    if member.method not in (ZIP_STORED, ZIP_DEFLATED):
+        raise ValueError(f"its member {shown} is neither stored nor deflated")
+    file.seek(member.offset)
+    head = read_fully(file, ZIP_LOCAL.size + len(member.name))
+    if len(head) < ZIP_LOCAL.size or not head.startswith(b"PK\3\4") \
+            or head[ZIP_LOCAL.size:] != member.name \
+            or ZIP_LOCAL.unpack_from(head)[1] != len(member.name):
+        raise ValueError(f"its member {shown} is not where its directory says")
+    file.seek(ZIP_LOCAL.unpack_from(head)[2], io.SEEK_CUR)
+    checksum = size = 0
+    for piece in (inflated if member.method else stored)(file, member.packed):
+        checksum = zlib.crc32(piece, checksum)
+        size += len(piece)
+        if size > member.size:
+            break
+        yield piece
+    if size != member.size or checksum != member.checksum:
+        raise ValueError(f"its member {shown} is corrupt")
+
+
+def stored(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """Yield the next bytes of a file."""
+    while size:
+        block = file.read(min(size, BLOCK))
+        if not block:
+            return
+        size -= len(block)
+        yield block
+
+
+def inflated(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """Yield what the next bytes of a file decompress to."""
+    stream = zlib.decompressobj(-zlib.MAX_WBITS)
+    blocks = stored(file, size)
+    while not stream.eof:
+        block = stream.unconsumed_tail or next(blocks, b"")
+        piece = decompress(stream, block)
+        if not block and not piece:
+            return
+        yield piece
 
 
 def decompressed(blocks: Iterable[bytes], filename: str) -> Iterator[bytes]:
@@ -4070,14 +4200,15 @@ AUDIT = logging.getLogger("pypi_server.audit")
 SETTLED = 0.5
 # The same on filesystems that keep whole seconds (or two of them, on FAT).
 SETTLED_COARSE = 1.1
-# Tells this program from others that lock a directory, with its process id.
-HOLDER = os.urandom(8).hex()
 # seconds; the cache is worth no longer wait for another server's writing
 BUSY_TIMEOUT = 0.2
 BUSY_PAUSE = 5.0  # seconds until a cache that could not be opened is tried
 # Seconds that an upload waits for another server to give a name; the other
 # one may have been stopped in the middle of that.
 LOCK_PATIENCE = 20
+READERS = 8  # threads that read the archives of one project
+READ_ALONE = 16 * 1024 ** 2  # bytes for which other threads do not pay ...
+READ_ALONE_EACH = 256 * 1024  # ... and the same for an archive on average
 HAND_OVER = 8 * 1024 ** 2  # bytes of an upload that are written out at once
 TEMPORARY = ".upload-"  # prefix of files on their way; dots are not scanned
 # What link() says on filesystems without hard links: FAT, some of FUSE, SMB.
@@ -4277,6 +4408,14 @@ def lock_soon(file: BinaryIO, deadline: float) -> Optional[bool]:
         pause = min(2 * pause, 0.02)
 
 
+@functools.lru_cache(maxsize=None)
+def holder(process: int) -> bytes:
+    """Return what tells a process from others that lock a directory, on this
+    host and on others.
+    """
+    return f"{process} {os.urandom(8).hex()}".encode()
+
+
 @contextlib.contextmanager
 def lock_names(directory: str) -> Iterator[bool]:
     """Let one process at a time give names to uploads in a directory.
@@ -4287,7 +4426,7 @@ def lock_names(directory: str) -> Iterator[bool]:
         names need not be listed again for each of many uploads.
     """
     path = os.path.join(directory, ".lock")
-    mark = f"{os.getpid()} {HOLDER}".encode()
+    mark = holder(os.getpid())
     deadline = time.monotonic() + LOCK_PATIENCE
     while True:
         try:
@@ -4836,8 +4975,10 @@ class Tree:
         """Make a change known before the next refresh finds it."""
         known = self.listings.get((root, directory))
         if known is not None:
+            # Among 100,000 names each copy takes some milliseconds.
+            names = known.names | added if added else known.names
             self.listings[root, directory] = known._replace(
-                names=known.names - removed | added)
+                names=names - removed if removed else names)
             self.change([((root, directory), removed & known.names,
                           added - known.names)])
 
@@ -5013,6 +5154,7 @@ class Reader:
         # alone (monotonic), for how many seconds.
         self.failed: Dict[str, Tuple[Identity, float, float]] = {}
         self.problems: Dict[str, str] = {}  # logged already, by path
+        self.sharing = threading.Lock()  # held while other cores help
 
     def settles_in(self, path: str, identity: Identity,
                    known: Mapping[str, Tuple[Any, Facts]]) -> float:
@@ -5049,6 +5191,35 @@ class Reader:
             return 0.0
         rest = self.settles_in(path, identity, known)
         return 0.0 if before and before[0] != identity else rest
+
+    def all_facts(self, sights: Sequence[Tuple[Any, ...]],
+                  known: Mapping[str, Tuple[Any, Facts]],
+                  algorithms: FrozenSet[str]) -> List[Tuple[Facts, bool]]:
+        """Return facts() of many files; large ones are hashed on all cores.
+
+        Args:
+            sights: see Directories.look_at().
+        """
+        def facts(sight: Tuple[Any, ...]) -> Tuple[Facts, bool]:
+            return self.facts(sight[0], sight[1], known, algorithms)
+        unread = sum(identity.size for archive, identity, *_ in sights
+                     if identity and (archive.path not in known or
+                                      known[archive.path][0] != identity))
+        threads = min(os.cpu_count() or 1, READERS, len(sights))
+        # Small ones are Python's work, which is that of one core.
+        if threads > 1 and unread > READ_ALONE \
+                and unread > len(sights) * READ_ALONE_EACH \
+                and self.sharing.acquire(blocking=False):
+            try:
+                # Late: nothing else needs it.
+                from concurrent.futures import ThreadPoolExecutor
+                with ThreadPoolExecutor(threads) as pool:
+                    return list(pool.map(facts, sights))
+            except RuntimeError:  # there are no more threads
+                pass
+            finally:
+                self.sharing.release()
+        return list(map(facts, sights))
 
     def facts(self, archive: Archive, identity: Optional[Identity],
               known: Mapping[str, Tuple[Any, Facts]],
@@ -5318,10 +5489,10 @@ class Directories:
         files: List[File] = []
         refused: List[Tuple[str, str]] = []
         settled = True
-        for sight in seen[:len(archives)]:
+        sights = seen[:len(archives)]
+        for sight, (facts, final) in zip(sights, self.reader.all_facts(
+                sights, known, algorithms)):
             archive, identity, yanked, signed, provenance = sight
-            facts, final = self.reader.facts(
-                archive, identity, known, algorithms)
             settled = settled and final
             if facts.problem:
                 refused.append((archive.filename, facts.problem))
@@ -7250,9 +7421,11 @@ def doc_upload(app: App, request: Request, form: Form) -> str:
     """Check documentation and say that it is not kept."""
     if form.incoming is None:
         raise HTTPError(400, "the form has no file in 'content'")
-    form.incoming.file.seek(0)
-    if not zipfile.is_zipfile(form.incoming.file):
-        raise HTTPError(400, "documentation is uploaded as a zip archive")
+    try:
+        zip_directory(form.incoming.file)
+    except ValueError as error:
+        raise HTTPError(400, "documentation is uploaded as a zip archive: "
+                        f"{error}")
     return "the documentation is a zip archive; this index does not keep it"
 
 
@@ -8672,8 +8845,7 @@ class Supervisor:
         except Exception:
             LOG.exception("a worker failed")
         finally:
-            flush_log()
-            os._exit(status)
+            leave(status)
 
     def stop(self, number: int, frame: Any) -> None:
         self.server.server_close()  # or connections would go on to queue
@@ -8688,6 +8860,18 @@ class Supervisor:
         for process in self.busy:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, number)
+
+
+def leave(status: int) -> None:
+    """End this process, at once.
+
+    Threads may still write to a client that does not read.  Where they
+    meet a Python that takes itself apart, it aborts instead of ending.
+    """
+    flush_log()
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        sys.stdout.flush()
+    os._exit(status)
 
 
 def flush_log() -> None:
@@ -9897,26 +10081,26 @@ def unpack_zip(file: BinaryIO, archive: Archive) -> List[Tuple[str, str]]:
         problems; the first of each kind, and how many more there are.
     """
     size = file.seek(0, io.SEEK_END)
-    with zipfile.ZipFile(file) as members:
-        infos = [info for info in members.infolist()
-                 if not info.filename.endswith("/")]
-        unpacked = sum(info.file_size for info in infos)
-        if sum(info.compress_size for info in infos) > size:
-            return [("broken", "its members overlap")]
-        if unpacked > GROWTH_LIMIT * size + UNPACKED_ALWAYS:
-            return [("broken", f"its {size} bytes unpack to {unpacked}; its "
-                     "members were not read")]
-        record = None
-        if archive.filetype == "bdist_wheel":
-            metadata = metadata_member(members.namelist(), archive) or ""
-            place = metadata.rpartition("/")[0] + "/"
-            try:
-                record = read_record(members, place + "RECORD")
-            except ValueError as error:
-                return [("record", str(error))] + brief(
-                    unpack_members(members, infos, None, ""))
-        return brief(unpack_members(
-            members, infos, record, place if record else ""))
+    members = [member for member in zip_members(file)
+               if not member.path.endswith("/")]
+    whole = sum(member.size for member in members)
+    if sum(member.packed for member in members) > size:
+        return [("broken", "its members overlap")]
+    if whole > GROWTH_LIMIT * size + UNPACKED_ALWAYS:
+        return [("broken", f"its {size} bytes unpack to {whole}; its "
+                 "members were not read")]
+    record = None
+    if archive.filetype == "bdist_wheel":
+        metadata = metadata_member(
+            [member.path for member in members], archive) or ""
+        place = metadata.rpartition("/")[0] + "/"
+        try:
+            record = read_record(file, members, place + "RECORD")
+        except ValueError as error:
+            return [("record", str(error))] + brief(
+                unpack_members(file, members, None, ""))
+    return brief(unpack_members(
+        file, members, record, place if record else ""))
 
 
 def brief(problems: Iterable[Tuple[str, str]]) -> List[Tuple[str, str]]:
@@ -9932,7 +10116,7 @@ def brief(problems: Iterable[Tuple[str, str]]) -> List[Tuple[str, str]]:
                     if count > SHOWN]
 
 
-def read_record(members: zipfile.ZipFile, name: str
+def read_record(file: BinaryIO, members: Sequence[Member], path: str
                 ) -> Dict[str, Tuple[str, str]]:
     """Return {path: (digest as ALGORITHM=TEXT, size)} of a RECORD.
 
@@ -9940,22 +10124,15 @@ def read_record(members: zipfile.ZipFile, name: str
         ValueError: there is none, or it cannot be understood.
     """
     import csv  # late: nothing else needs it
-    info = members.NameToInfo.get(name)
-    if info is None:
+    record = next((member for member in members if member.path == path), None)
+    if record is None:
         raise ValueError("it has no RECORD")
-    check_packing(info)
-    try:
-        with members.open(info) as member:
-            data = member.read(RECORD_LIMIT + 1)
-    except Exception as error:
-        raise ValueError(f"its RECORD cannot be unpacked: {error}")
-    if len(data) > RECORD_LIMIT:
-        raise ValueError(f"its RECORD has more than {RECORD_LIMIT} bytes")
+    data = read_member(file, record, RECORD_LIMIT)
     found = {}
     try:
         for number, row in enumerate(csv.reader(io.StringIO(
                 data.decode("utf-8-sig"), newline=""))):
-            if number > 2 * len(members.NameToInfo) + SPARE_LINES:
+            if number > 2 * len(members) + SPARE_LINES:
                 raise ValueError("its RECORD has far more lines than there "
                                  "are members")
             if len(row) > 2:
@@ -9965,7 +10142,7 @@ def read_record(members: zipfile.ZipFile, name: str
     return found
 
 
-def unpack_members(members: zipfile.ZipFile, infos: Iterable[zipfile.ZipInfo],
+def unpack_members(file: BinaryIO, members: Iterable[Member],
                    record: Optional[Dict[str, Tuple[str, str]]], place: str
                    ) -> Iterator[Tuple[str, str]]:
     """Yield the problems of members.
@@ -9976,8 +10153,8 @@ def unpack_members(members: zipfile.ZipFile, infos: Iterable[zipfile.ZipInfo],
     """
     seen: Set[str] = set()
     unrecorded = {place + name for name in UNRECORDED}
-    for info in infos:
-        path = info.filename
+    for member in members:
+        path = member.path
         if path in seen:
             yield "broken", f"it has two members {path!r}"
         seen.add(path)
@@ -9985,11 +10162,14 @@ def unpack_members(members: zipfile.ZipFile, infos: Iterable[zipfile.ZipInfo],
             else record.get(path, ("", ""))
         algorithm, _, text = expected.partition("=")
         known = algorithm if algorithm in RECORD_HASHES else "sha256"
+        found = make_hash(known)
         try:
-            digest = unpack_member(members, info, known)
-        except Exception as error:  # zipfile has a dozen types
-            yield "broken", f"{path!r} cannot be unpacked: {error}"
+            for piece in unpacked(file, member):
+                found.update(piece)
+        except ValueError as error:
+            yield "broken", str(error)
             continue
+        digest = base64.urlsafe_b64encode(found.digest()).decode().rstrip("=")
         if record is None or path in unrecorded:
             continue
         if path not in record:
@@ -9998,26 +10178,10 @@ def unpack_members(members: zipfile.ZipFile, infos: Iterable[zipfile.ZipInfo],
             yield "record", (f"its RECORD has no digest of {path!r} that is "
                              f"one of {', '.join(RECORD_HASHES)}")
         elif text.rstrip("=") != digest or size not in (
-                "", str(info.file_size)):
+                "", str(member.size)):
             yield "record", f"{path!r} is not what its RECORD says"
     for path in sorted((record or {}).keys() - seen - unrecorded):
         yield "record", f"its RECORD lists {path!r}, which it does not have"
-
-
-def unpack_member(members: zipfile.ZipFile, info: zipfile.ZipInfo,
-                  algorithm: str) -> str:
-    """Return the digest of a member as RECORD writes it.
-
-    Raises:
-        Exception: it cannot be unpacked, or is not what its checksum says.
-    """
-    check_packing(info)
-    found = {algorithm: make_hash(algorithm)}
-    with members.open(info) as member:
-        for _ in hashed(member, found):  # type: ignore[arg-type]
-            pass
-    return base64.urlsafe_b64encode(
-        found[algorithm].digest()).decode().rstrip("=")
 
 
 # Requirements of sdists
@@ -10032,13 +10196,10 @@ def read_sdist(file: BinaryIO, archive: Archive) -> Dict[str, bytes]:
             scanner.feed(block)
         return scanner.found
     found: Dict[str, bytes] = {}
-    with zipfile.ZipFile(file) as members:
-        for info in members.infolist():
-            name = sdist_member(info.filename.encode("utf-8", "replace"))
-            if name and name not in found:
-                check_packing(info)
-                with members.open(info) as member:
-                    found[name] = member.read(METADATA_LIMIT)
+    for member in zip_members(file):
+        name = sdist_member(member.path.encode("utf-8", "replace"))
+        if name and name not in found:
+            found[name] = read_member(file, member, METADATA_LIMIT)
     return found
 
 
@@ -12558,7 +12719,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
                 check_word(root)
             print("pypi-server: warning: name the command: pypi-server "
                   f"{arguments[0]} ...", file=sys.stderr)
-        return COMMANDS[found.pop("command")](found)
+        command = found.pop("command")
+        status = COMMANDS[command](found)
+        if argv is None and command == "run":
+            leave(status)
+        return status
     except UsageError as error:
         print(f"pypi-server: error: {error}", file=sys.stderr)
         return 2

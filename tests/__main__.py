@@ -31,7 +31,9 @@ ONCE = ("test_clients", "test_mirror", "test_interpreters", "test_layout",
 # Of these, the ones that need no clients: they run on the oldest Python too.
 OLDEST = ("test_command_line", "test_exhaustion", "test_export",
           "test_requests", "test_terminal", "test_update")
-PARTS = 4  # of the modules with clients
+# A job is a part of the modules, so that the last one to end is short.
+PARTS = 10  # of those with clients
+INDEPENDENT_PARTS = 3
 LIMIT = 20 * 60  # seconds for one job; a test that hangs must not hang CI
 
 
@@ -53,21 +55,25 @@ def main():
     independent = tuple(name for name in modules if name not in ONCE)
     once = tuple(name for name in modules if name in ONCE)
     first = toolbox.describe(toolbox.command("tools") or sys.executable)
-    # In parts, so that the last one to end is short.
-    jobs = [Job("%s with clients, part %d" % (first.name, part + 1),
-                first.path, once[part::PARTS]) for part in range(PARTS)]
-    jobs += [Job(first.name, first.path, independent)]
     others = [each for each in toolbox.interpreters()
               if each.name != first.name]
-    jobs += [Job(each.name + ", commands", each.path, OLDEST)
-             for each in others[:1]]
-    jobs += [Job(each.name, each.path, independent) for each in others]
+    jobs = make_jobs(first.name + " with clients", first.path, once, PARTS)
+    for each in others[:1]:
+        jobs += make_jobs(each.name + ", commands", each.path, OLDEST, 2)
+    for each in [first] + others:
+        jobs += make_jobs(
+            each.name, each.path, independent, INDEPENDENT_PARTS)
     # They wait more than they work.
     with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
         totals = list(pool.map(report, jobs))
     passed, failed, skipped = map(sum, zip(*totals))
     print("%d passed, %d failed, %d skipped" % (passed, failed, skipped))
     return 1 if failed else 0
+
+
+def make_jobs(name, python, modules, parts):
+    return [Job("%s, part %d" % (name, part + 1), python,
+                modules[part::parts]) for part in range(parts)]
 
 
 def install():
@@ -123,6 +129,8 @@ def run(job):
     environment = dict(
         os.environ, PYPI_SERVER_TEST_INTERPRETERS=os.pathsep.join(
             each.path for each in toolbox.interpreters()))
+    # Hundreds of servers would be compiled, each anew.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "summary.json")
         command = [job.python, "-W", "error", "-m", "tests.runner", path]

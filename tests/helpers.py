@@ -42,15 +42,19 @@ class ServerProcess:
     cache is thrown away, unless the arguments or the environment name one.
     """
 
-    def __init__(self, *arguments, python=sys.executable, environment=None):
+    # As it goes on after it has started as a script: compiling that each
+    # time costs more than many a test.
+    PROGRAM = ("-c", pypi_server.AS_MODULE, SCRIPT)
+
+    def __init__(self, *arguments, python=sys.executable, environment=None,
+                 program=PROGRAM):
         self.environment = dict(os.environ, **(environment or {}))
         self.cache = tempfile.TemporaryDirectory()
         if "--cache-dir" not in arguments \
                 and "XDG_CACHE_HOME" not in (environment or {}):
             arguments = ("--cache-dir", self.cache.name) + arguments
-        self.command = [
-            python, "-W", "error", SCRIPT, "run", "-p", "0",
-            "-H", "127.0.0.1"] + list(arguments)
+        self.command = [python, "-W", "error", *program, "run", "-p", "0",
+                        "-H", "127.0.0.1", *arguments]
         self.output = ""
 
     def __enter__(self):

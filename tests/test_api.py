@@ -76,7 +76,7 @@ class ApiTestCase(DirectoryTestCase):
 class TestImport(unittest.TestCase):
     def run_code(self, code, *arguments):
         process = subprocess.run(
-            [sys.executable, "-W", "error", "-c", textwrap.dedent(code)]
+            [sys.executable, "-B", "-W", "error", "-c", textwrap.dedent(code)]
             + list(arguments), cwd=TOP, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, timeout=60)
         self.assertEqual(b"ok\n", process.stdout)

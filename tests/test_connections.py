@@ -419,10 +419,9 @@ class TestWaits(ConnectionsTestCase):
 class TestThreads(ConnectionsTestCase):
     def test_no_more_threads(self):
         """Who finds none is refused; when some are free, all is well."""
-        server = ServerProcess("--cache-dir", "/nonexistent/cache", self.root)
-        at = server.command.index(SCRIPT)
-        server.command[at:at + 1] = [
-            "-c", FEW_THREADS, os.path.dirname(SCRIPT)]
+        server = ServerProcess(
+            "--cache-dir", "/nonexistent/cache", self.root,
+            program=("-c", FEW_THREADS, os.path.dirname(SCRIPT)))
         for path in self.folder, self.root:
             os.chmod(path, 0o755)
         with server:

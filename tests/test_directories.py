@@ -16,6 +16,7 @@ import threading
 import time
 import unittest
 import zipfile
+from unittest import mock
 
 import pypi_server
 from tests import archives
@@ -1117,6 +1118,52 @@ class TestBroken(FilesTestCase):
             self.assertEqual(1, len(lines), lines)
             self.assertRegex(lines[0], "not served: .{10}")
         self.assertEqual(1, server.output.count("foo-1.2.tar.gz is whole"))
+
+
+class TestCores(FilesTestCase):
+    """Large archives of a project are read by several threads."""
+
+    def setUp(self):
+        super().setUp()
+        self.expected = {}
+        for number in range(8):
+            version = "1.%d" % number
+            data = archives.wheel(
+                "foo", version, files={"noise": NOISE[number:]},
+                compression=zipfile.ZIP_STORED)
+            self.put(self.name("foo", version), data)
+            self.expected[self.name("foo", version)] = digest(data)
+        patch = mock.patch("os.cpu_count", lambda: 4)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def read(self):
+        directories = pypi_server.Directories(
+            [self.root], pypi_server.FactCache(None), ["sha256"])
+        return {file.archive.filename: file.facts.digests["sha256"]
+                for file in directories.project("foo").files}
+
+    def test_several_read(self):
+        threads = set()
+        reads = pypi_server.Reader.read
+
+        def read(*arguments):
+            threads.add(threading.get_ident())
+            return reads(*arguments)
+        with mock.patch.object(pypi_server.Reader, "read", read):
+            self.assertEqual(self.expected, self.read())
+        self.assertGreater(len(threads), 1)
+
+    def test_one_is_broken(self):
+        broken = sorted(self.expected)[3]
+        self.put(broken, b"broken" * 10 ** 6)
+        del self.expected[broken]
+        self.assertEqual(self.expected, self.read())
+
+    def test_no_more_threads(self):
+        with mock.patch.object(threading.Thread, "start",
+                               side_effect=RuntimeError("no more threads")):
+            self.assertEqual(self.expected, self.read())
 
 
 class TestCache(FilesTestCase):

@@ -172,7 +172,9 @@ class Checks:
 
     def zip_end(self, data):
         with contextlib.suppress(ValueError):
-            pypi_server.check_zip_end(io.BytesIO(data))
+            file = io.BytesIO(data)
+            for member in pypi_server.zip_members(file):
+                b"".join(pypi_server.unpacked(file, member))
 
     def damaged(self, data):
         """(where, what) pairs: bytes that replace those of an archive."""

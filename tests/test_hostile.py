@@ -100,23 +100,23 @@ class TestWork(unittest.TestCase):
         end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1,
                           200 * 1024 ** 2, 0, 0)
         with self.assertRaisesRegex(ValueError, "directory"):
-            pypi_server.check_zip_end(io.BytesIO(b"x" * 100 + end))
+            pypi_server.zip_directory(io.BytesIO(b"x" * 100 + end))
         far = struct.pack("<4sQ2H2L4Q", b"PK\6\6", 44, 45, 45, 0, 0, 1, 1,
                           200 * 1024 ** 2, 0)
         place = struct.pack("<4sLQL", b"PK\6\7", 0, 0, 1)
         end = struct.pack(
             "<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, 2 ** 32 - 1, 0, 0)
         with self.assertRaisesRegex(ValueError, "directory"):
-            pypi_server.check_zip_end(io.BytesIO(far + place + end))
+            pypi_server.zip_directory(io.BytesIO(far + place + end))
         # A small one elsewhere, which only some readers would take.
         near = far[:40] + struct.pack("<2Q", 60, 0)
         elsewhere = struct.pack("<4sLQL", b"PK\6\7", 0, 0, 1)
         with self.assertRaisesRegex(ValueError, "ZIP64"):
-            pypi_server.check_zip_end(io.BytesIO(
+            pypi_server.zip_directory(io.BytesIO(
                 near + far + elsewhere + end))
         for place in 1, len(near) - 1, 2 ** 60:
             with self.assertRaisesRegex(ValueError, "ZIP64"):
-                pypi_server.check_zip_end(io.BytesIO(
+                pypi_server.zip_directory(io.BytesIO(
                     near + struct.pack("<4sLQL", b"PK\6\7", 0, place, 1)
                     + end))
 

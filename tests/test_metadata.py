@@ -9,6 +9,7 @@ import io
 import lzma
 import os
 import random
+import re
 import struct
 import subprocess
 import sys
@@ -17,11 +18,12 @@ import tempfile
 import unittest
 import zipfile
 import zlib
+from unittest import mock
 
 import pypi_server
 from pypi_server import (
     METADATA_LIMIT, Archive, first, parse_filename, parse_metadata,
-    read_archive, read_metadata,
+    read_archive, read_metadata, unpacked, zip_members,
 )
 from tests import archives
 
@@ -247,6 +249,104 @@ class TestCutOff(unittest.TestCase):
             self.assert_broken(filename, KINDS[SDIST], filename)
 
 
+class TestZip(unittest.TestCase):
+    """The module zipfile, which installers read with, tells what is so."""
+
+    PATH = "Foo_Bar-1.0.dist-info/METADATA"
+
+    def contents(self):
+        return {"foo/__init__.py": b"x" * 300, "foo/dat\u00e4.txt": NOISE,
+                self.PATH: INFO * 20, "empty": b"", "folder/": b""}
+
+    def assert_same(self, data):
+        with zipfile.ZipFile(io.BytesIO(data)) as expected:
+            file = io.BytesIO(data)
+            found = list(zip_members(file))
+            self.assertEqual(expected.namelist(),
+                             [member.path for member in found])
+            for member in found:
+                self.assertEqual(expected.read(member.path),
+                                 b"".join(unpacked(file, member)))
+
+    def test_same_members(self):
+        for kind in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            data = archives.zipped(self.contents(), kind)
+            self.assert_same(data)
+            self.assert_same(b"#!/bin/sh\n" + data)
+        large = dict(self.contents(), big=bytes(3 * 2 ** 20), noise=bytes(
+            random.Random(3).getrandbits(8 * 10 ** 6).to_bytes(
+                10 ** 6, "big")))
+        self.assert_same(archives.zipped(large))
+        self.assert_same(archives.zipped({}))
+        # More directory than is read with the end of the file.
+        self.assert_same(archives.zipped(
+            {"%04d" % number + "x" * 100: b"" for number in range(1000)}))
+
+    def test_zip64(self):
+        """Of members and of archives that are larger than 4 GiB."""
+        for limit in (10, 2000):
+            with mock.patch.object(zipfile, "ZIP64_LIMIT", limit):
+                data = archives.zipped(self.contents(), zipfile.ZIP_STORED)
+            self.assertIn(b"PK\6\6", data)
+            self.assert_same(data)
+            self.assertEqual("", read(WHEEL, data).problem)
+
+    def test_written_without_knowing_the_size(self):
+        """Sizes follow the data then; the directory has them too."""
+        class Pipe(io.BytesIO):
+            def seekable(self):
+                return False
+
+            def seek(self, *_):
+                raise io.UnsupportedOperation
+
+            tell = seek
+        file = Pipe()
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path, data in self.contents().items():
+                archive.writestr(path, data)
+        self.assert_same(file.getvalue())
+
+    def test_encrypted(self):
+        data = bytearray(archives.zipped({self.PATH: INFO}))
+        data[6] |= 1
+        data[data.index(b"PK\1\2") + 8] |= 1
+        self.assertIn("encrypted", read(WHEEL, bytes(data)).problem)
+
+    def test_two_readings(self):
+        """No file is taken of which installers read something else."""
+        chance = random.Random(12)
+        whole = [archives.zipped(self.contents(), kind)
+                 for kind in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]
+        with mock.patch.object(zipfile, "ZIP64_LIMIT", 10):
+            whole.append(archives.zipped(self.contents()))
+        taken = 0
+        refused = set()
+        for number in range(3000):
+            data = bytearray(whole[number % len(whole)])
+            start = data.index(b"PK\1\2")
+            for _ in range(chance.randint(1, 3)):
+                # Mostly in the directory, where all is decided.
+                at = chance.randrange(start, len(data)) \
+                    if chance.random() < 0.8 else chance.randrange(start)
+                data[at] = chance.choice((0, 1, 255, data[at] ^ 1))
+            file = io.BytesIO(bytes(data))
+            try:
+                metadata = metadata_of(WHEEL, bytes(data))
+            except Exception:
+                continue
+            taken += 1
+            try:
+                with zipfile.ZipFile(file) as expected:
+                    self.assertEqual(expected.read(self.PATH), metadata)
+            except (NotImplementedError, zipfile.BadZipFile) as error:
+                refused.add(re.sub("'.*'|[0-9]", "", str(error)))
+        self.assertGreater(taken, 300)
+        # What it refuses, nobody reads otherwise.
+        self.assertLessEqual(refused, {
+            "zip file version .", "Overlapped entries:  (possible zip bomb)"})
+
+
 class TestCorrupt(unittest.TestCase):
     """Whatever is in a file: facts or OSError, nothing else, and soon."""
 
@@ -299,7 +399,7 @@ class TestCorrupt(unittest.TestCase):
                 self.assertTrue(self.read(WHEEL, bytes(broken)).problem)
 
     def test_metadata_that_would_fill_the_memory(self):
-        """zipfile unpacks 4 KiB of these at once, to gigabytes."""
+        """A few bytes of these unpack to gigabytes."""
         for name in ("BZIP2", "LZMA"):
             with self.subTest(name):
                 data = archives.zipped(

@@ -25,9 +25,7 @@ class PoorServer(ServerProcess):
     """A server where the names of POSIX are missing."""
 
     def __init__(self, mode, *arguments):
-        super().__init__(*arguments)
-        place = self.command.index(SCRIPT)
-        self.command[place:place + 1] = ["-m", "tests.windows"] + list(mode)
+        super().__init__(*arguments, program=("-m", "tests.windows") + mode)
         self.environment["PYTHONPATH"] = TOP
 
     def post(self, message):

@@ -199,7 +199,8 @@ class TestIndex(TroubleTestCase):
         path = self.write("file", "")
         self.put(self.root)
         with ServerProcess("--cache-dir", path, self.root) as server:
-            self.listed(server)
+            # What is read ahead opens the file, so the page may be earlier.
+            wait_for(lambda: "digests are kept" in server.logged(), "a line")
             self.see("digests are kept", server.logged())
         with self.server() as server:
             self.listed(server)

@@ -300,10 +300,9 @@ class TestReplacement(WorkersTestCase):
         self.assertNotIn("Traceback", server.output)
 
     def changed_system(self, program):
-        server = ServerProcess("--workers", str(self.count), self.root)
-        at = server.command.index(SCRIPT)
-        server.command[at:at + 1] = ["-c", program, os.path.dirname(SCRIPT)]
-        return server
+        return ServerProcess(
+            "--workers", str(self.count), self.root,
+            program=("-c", program, os.path.dirname(SCRIPT)))
 
     def test_system_without_fork(self):
         server = self.changed_system(NO_FORK)
