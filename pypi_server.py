@@ -724,13 +724,14 @@ def parse_range(text: str, size: int) -> Optional[Tuple[int, int]]:
     return start, stop - start
 
 
-def http_date(seconds: float) -> str:
+@functools.lru_cache(maxsize=64)  # many answers have the same Date
+def http_date(seconds: int) -> str:
     """Format a time for a header (RFC 9110, 5.6.7).
 
     >>> http_date(784111777)
     'Sun, 06 Nov 1994 08:49:37 GMT'
     """
-    moment = moment_of(int(seconds) * 10 ** 9)
+    moment = moment_of(seconds * 10 ** 9)
     day = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[moment.weekday()]
     month = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
              "Oct", "Nov", "Dec")[moment.month - 1]
@@ -896,6 +897,8 @@ def body_length(head: Head) -> Optional[int]:
 
 def printable(text: str) -> str:
     """Make text safe for a status line or a log: no control characters."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
@@ -4209,6 +4212,9 @@ LOCK_PATIENCE = 20
 READERS = 8  # threads that read the archives of one project
 READ_ALONE = 16 * 1024 ** 2  # bytes for which other threads do not pay ...
 READ_ALONE_EACH = 256 * 1024  # ... and the same for an archive on average
+# Threads wait for each other here; to wait for a file they would have to ask
+# again and again.
+NAMING = threading.Lock()
 HAND_OVER = 8 * 1024 ** 2  # bytes of an upload that are written out at once
 TEMPORARY = ".upload-"  # prefix of files on their way; dots are not scanned
 # What link() says on filesystems without hard links: FAT, some of FUSE, SMB.
@@ -4390,6 +4396,11 @@ def open_lock(path: str, mode: int) -> BinaryIO:
     return open(descriptor, "rb+" if mode & os.O_RDWR else "rb", buffering=0)
 
 
+def busy_names() -> HTTPError:
+    return HTTPError(503, "another server is busy with an upload",
+                     (("Retry-After", "5"),))
+
+
 def lock_soon(file: BinaryIO, deadline: float) -> Optional[bool]:
     """Wait for the lock on a file; see lock_file().
 
@@ -4402,8 +4413,7 @@ def lock_soon(file: BinaryIO, deadline: float) -> Optional[bool]:
         if is_locked is not False:
             return is_locked
         if time.monotonic() >= deadline:
-            raise HTTPError(503, "another server is busy with an upload",
-                            (("Retry-After", "5"),))
+            raise busy_names()
         time.sleep(pause)
         pause = min(2 * pause, 0.02)
 
@@ -4421,13 +4431,30 @@ def lock_names(directory: str) -> Iterator[bool]:
     """Let one process at a time give names to uploads in a directory.
 
     Yields:
-        whether another process may have done so since this one did.  The
-        file that is locked has the mark of its last holder, so that the
-        names need not be listed again for each of many uploads.
+        whether another process may have done so since this one did.
+
+    Raises:
+        HTTPError: 503 when that takes too long.
+    """
+    deadline = time.monotonic() + LOCK_PATIENCE
+    if not NAMING.acquire(timeout=LOCK_PATIENCE):
+        raise busy_names()
+    try:
+        with lock_directory(directory, deadline) as others_came:
+            yield others_came
+    finally:
+        NAMING.release()
+
+
+@contextlib.contextmanager
+def lock_directory(directory: str, deadline: float) -> Iterator[bool]:
+    """Do what lock_names() does, for a process with a single thread.
+
+    The file that is locked has the mark of its last holder, so that the
+    names need not be listed again for each of many uploads.
     """
     path = os.path.join(directory, ".lock")
     mark = holder(os.getpid())
-    deadline = time.monotonic() + LOCK_PATIENCE
     while True:
         try:
             file, is_ours = open_lock(path, os.O_RDWR | os.O_CREAT), True
@@ -5645,8 +5672,10 @@ class Directories:
                 facts are known, and has to wait until it has settled.
         """
         with self.alone(archive.project), self.alone(archive.path):
-            self.reader.cache.put(archive.path, place(), facts)
-            self.reader.cache.flush()  # other processes need not read it
+            identity = place()
+            self.reader.cache.put(archive.path, identity, facts)
+            if identity.size > BLOCK:  # else others read it in no time
+                self.reader.cache.flush()
             self.reader.note(archive.path, "")
             self.changed(archive, {archive.filename})
 
@@ -6545,7 +6574,7 @@ def reply_file(app: App, request: Request, path: str, identity: Identity,
     if matches_etag(request.headers.get("if-none-match", ""), etag):
         return Response(304, headers)
     # Not later than now, although a clock may have been (RFC 9110, 8.8.2).
-    modified = min(identity.mtime_ns / 1e9, time.time())
+    modified = int(min(identity.mtime_ns / 1e9, time.time()))
     headers += (content_type(BINARY), NO_SNIFFING,
                 ("Last-Modified", http_date(modified)),
                 ("Accept-Ranges", "bytes"))
@@ -7756,6 +7785,10 @@ HEAD_BLOCK = 8 * 1024  # bytes received at once while a request is awaited
 # A send that does not wait needs no look at the socket before; not on
 # Windows, where all sends have a timeout.
 NO_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
+# Held for such a send.  All threads that have a request want the interpreter,
+# and who sends gives it away; as they wait here instead, their turns come in
+# order: with 32 connections a third of the 99th percentile.
+TURN = threading.Lock()
 # What ends a recv() and lets an answer on its way pass; Windows needs more.
 END_OF_WAIT = socket.SHUT_RD if os.name != "nt" else socket.SHUT_RDWR
 TLS_HANDSHAKE = b"\x16\x03"  # RFC 8446, 5.1: type and version of a record
@@ -7941,7 +7974,7 @@ class Wire:
         """Send it all; only progress matters, not the time it takes."""
         sent = 0
         if NO_WAIT and not self.is_secured:
-            with contextlib.suppress(BlockingIOError):
+            with contextlib.suppress(BlockingIOError), TURN:
                 sent = self.sock.send(data, NO_WAIT)
         if sent < len(data):
             view = memoryview(data)
@@ -8223,7 +8256,7 @@ def message(request: Request, head: Optional[Head], response: Response,
     """
     reason = response.reason or phrase(response.status)
     lines = [f"HTTP/1.1 {response.status} {reason}",
-             "Server: pypi_server", f"Date: {http_date(time.time())}"]
+             "Server: pypi_server", f"Date: {http_date(int(time.time()))}"]
     lines += [f"{name}: {value}" for name, value in headers_of(response)]
     if not keep:
         lines.append("Connection: close")
