@@ -6387,7 +6387,7 @@ class App(NamedTuple):
 
 
 def make_app(config: Config) -> App:
-    """Build an application; nothing is read or started yet.
+    """Build an application; no file is read, and no thread started yet.
 
     Raises:
         UsageError: the configuration cannot work.
@@ -6404,8 +6404,19 @@ def make_app(config: Config) -> App:
     if config.welcome_file:
         welcome = read_setting("--welcome", config.welcome_file)
     warmer = Warmer(directories, not config.read_only)
-    return App(config, directories, warmer, Lists(directories, warmer),
-               checker(config), welcome, Recent(PAGES_LIMIT), Throttle())
+    app = App(config, directories, warmer, Lists(directories, warmer),
+              checker(config), welcome, Recent(PAGES_LIMIT), Throttle())
+    if takes_uploads(app) and not os.access(config.roots[0], os.W_OK):
+        LOG.warning("uploads will fail: the package directory %s is not "
+                    "writable; change that, or start the server with "
+                    "--read-only", config.roots[0])
+    return app
+
+
+def takes_uploads(app: App) -> bool:
+    """Tell whether there is anybody who may upload."""
+    return not app.config.read_only and (
+        "update" not in app.config.authenticated or app.check is not None)
 
 
 def checker(config: Config) -> Optional[Callable[[str, str, str], bool]]:
@@ -6603,9 +6614,8 @@ def place_of(request: Request, app: Optional[App] = None) -> Place:
     if app.config.site:
         return Place(up, request.base, is_static=True,
                      packages=app.config.packages_url)
-    locked = app.config.authenticated
-    return Place(up, request.base, locked, not app.config.read_only and (
-        "update" not in locked or app.check is not None))
+    return Place(up, request.base, app.config.authenticated,
+                 takes_uploads(app))
 
 
 def error_response(request: Request, error: HTTPError) -> Response:

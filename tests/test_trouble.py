@@ -253,6 +253,12 @@ class TestUploads(TroubleTestCase):
             self.see("the package directory of", self.upload(server.url))
             mounted.remount("rw")
             self.upload(server.url, 0)
+        options = ANYONE + (mounted.path,)
+        mounted.remount("ro")
+        with ServerProcess(*options) as server:
+            self.see("uploads will fail", server.logged())
+        with ServerProcess("--read-only", *options) as server:
+            self.see_no_more("uploads will fail", server.logged())
 
     def test_disk_is_full(self):
         mounted = Mounted(self, "-t", "tmpfs", "-o", "size=2m", "tmpfs")

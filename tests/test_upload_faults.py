@@ -28,6 +28,7 @@ from tests.helpers import (
     HOST, SCRIPT, Answer, DirectoryTestCase, ServerProcess, Wire, ask,
     call, names_in, texts, wait_for,
 )
+from tests.load import memory
 
 SDIST = "demo_pkg-1.0.tar.gz"
 WHEEL = "demo_pkg-1.0-py3-none-any.whl"
@@ -1006,6 +1007,40 @@ class FullDiskTest(FaultTestCase):
         mounted.remount("rw")
         self.assertEqual(
             self.send(server, WHEEL, wheel_of(1000)).status, 200)
+
+    def test_a_disk_that_is_read_only_at_the_start(self):
+        """It is said to the operator then, not only to who uploads."""
+        line = "uploads will fail: the package directory %s is not writable"
+        mounted = self.mount()
+        for options, expected in ((ANYONE, True), ((), False), (
+                ANYONE + ("--read-only",), False)):
+            mounted.remount("ro")
+            with ServerProcess(self.root, *options) as server:
+                self.assertEqual(200, server.get("simple/").status)
+                self.assertEqual(expected, line % self.root
+                                 in server.logged(), options)
+            mounted.remount("rw")
+            with ServerProcess(self.root, *options) as server:
+                self.assertEqual("", server.logged())
+
+
+@unittest.skipUnless(os.path.exists("/proc/self/status"),
+                     "memory is measured in /proc")
+class LargeTest(FaultTestCase):
+
+    def test_memory(self):
+        """A file is written while it comes, and never held."""
+        size = 100 * 2 ** 20
+        data = archives.wheel("demo", "1.0", files={"zeros": bytes(size)},
+                              compression=zipfile.ZIP_STORED)
+        server = self.start()
+        self.assertEqual(
+            200, self.send(server, WHEEL, wheel_of(1000)).status)
+        before = memory(server.process.pid, "VmHWM")
+        name = archives.wheel_filename("demo", "1.0")
+        self.assertEqual(200, self.send(server, name, data).status)
+        self.assertLess(memory(server.process.pid, "VmHWM") - before, 16)  # MiB
+        self.assertEqual(sorted((WHEEL, name)), self.files())
 
 
 class FatTest(ParallelTest):
