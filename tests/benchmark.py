@@ -33,8 +33,8 @@ from urllib.parse import urljoin, urlsplit
 from tests import archives, forms, growth, toolbox
 from tests.helpers import ServerProcess, ask
 from tests.load import (
-    GENERATOR, Request, digits, machine, memory, print_table, rate, settle,
-    show_progress,
+    GENERATOR, Request, digits, machine, memory, percentile, print_table,
+    rate, settle, show_progress,
 )
 from tests.processes import Process, free_port
 
@@ -287,6 +287,12 @@ def requests(path, connections, *headers):
     return measure
 
 
+def slow_pages(bench, name):
+    """Return the milliseconds of the slowest of 100 answers."""
+    return percentile(bench.servers[name].port, Request(
+        (PAGE,), 32, (("Accept", HTML),)), bench.seconds)
+
+
 def json_pages(connections):
     def measure(bench, name):
         return bench.load(name, Request(
@@ -475,6 +481,8 @@ MEASUREMENTS = (
                 EVERY, requests(PAGE, 1)),
     Measurement("page-32", "project page, 32 connections", "1/s",
                 EVERY, requests(PAGE, 32)),
+    Measurement("slow-32", "time that 99 of 100 of those take at the most",
+                "ms", (OURS, NGINX), slow_pages),
     Measurement("workers-32", "the same, with --workers 2", "1/s",
                 (WORKERS,), requests(PAGE, 32)),
     Measurement("json-1", "JSON page, 1 connection", "1/s",
@@ -543,7 +551,7 @@ def rows(chosen, found):
             values = dict(found.get("page-32", {}), **values)
         ours = values.get(each.servers[0])
         peers = [values[name] for name in (OLD, OTHER) if name in values]
-        is_less_better = each.unit in ("s", "MiB")
+        is_less_better = each.unit in ("s", "ms", "MiB")
         best = (min if is_less_better else max)(peers) if peers else None
 
         def ratio(other, ours=ours, is_less_better=is_less_better):

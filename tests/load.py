@@ -42,8 +42,29 @@ def rate(port, request, seconds):
 
 
 def load_with_wrk(port, request, seconds):
+    printed = run_wrk(port, request, seconds)
+    if re.search("Non-2xx|Socket errors", printed):
+        return None
+    return float(re.search(
+        r"Requests/sec: *([\d.]+)", printed).group(1)) or None
+
+
+def percentile(port, request, seconds):
+    """Return the milliseconds that 99 of 100 answers take at the most; None
+    without wrk.
+    """
+    if not WRK:
+        return None
+    number, unit = re.search(
+        r"\n +99% +([\d.]+)(us|ms|s)\n",
+        run_wrk(port, request, seconds, "--latency")).groups()
+    return float(number) * {"us": .001, "ms": 1, "s": 1000}[unit]
+
+
+def run_wrk(port, request, seconds, *options):
+    """Return what wrk prints."""
     command = [WRK, "-t1", "-c%d" % request.connections, "-d%ds" % seconds,
-               "--timeout", "20s"]
+               "--timeout", "20s", *options]
     for pair in request.headers:
         command += ["-H", "%s: %s" % pair]
     with tempfile.TemporaryDirectory() as folder:
@@ -57,10 +78,7 @@ def load_with_wrk(port, request, seconds):
         found = subprocess.run(
             command + ["http://127.0.0.1:%d%s" % (port, request.paths[0])],
             check=True, stdout=subprocess.PIPE, universal_newlines=True)
-    if re.search("Non-2xx|Socket errors", found.stdout):
-        return None
-    return float(re.search(
-        r"Requests/sec: *([\d.]+)", found.stdout).group(1)) or None
+    return found.stdout
 
 
 def load_with_python(port, request, seconds):

@@ -1036,10 +1036,11 @@ class LargeTest(FaultTestCase):
         server = self.start()
         self.assertEqual(
             200, self.send(server, WHEEL, wheel_of(1000)).status)
-        before = memory(server.process.pid, "VmHWM")
+        process = server.process.pid
+        before = memory(process, "VmHWM")
         name = archives.wheel_filename("demo", "1.0")
         self.assertEqual(200, self.send(server, name, data).status)
-        self.assertLess(memory(server.process.pid, "VmHWM") - before, 16)  # MiB
+        self.assertLess(memory(process, "VmHWM") - before, 16)  # MiB
         self.assertEqual(sorted((WHEEL, name)), self.files())
 
 
