@@ -4300,6 +4300,14 @@ def read_text(path: str, identity: Optional[Identity] = None) -> str:
     return ""
 
 
+def in_memory(file: BinaryIO, size: int) -> BinaryIO:
+    """Return a file at its start; a small one is read into memory, since a
+    dozen small reads cost more.
+    """
+    file.seek(0)
+    return io.BytesIO(read_fully(file, BLOCK)) if size <= BLOCK else file
+
+
 def sha256_of(path: str) -> str:
     """Return the digest of a file, "" when it is none or cannot be read."""
     found = {"sha256": make_hash("sha256")}
@@ -4519,6 +4527,7 @@ class Incoming:
     def __init__(self, directory: str) -> None:
         self.size = 0  # bytes
         self.handed_over = 0  # of them
+        self.is_placed = False
         self.hashes = {"sha256": make_hash("sha256")}
         self.path = os.path.join(
             directory, f"{TEMPORARY}{os.getpid()}-{os.urandom(8).hex()}")
@@ -4576,13 +4585,15 @@ class Incoming:
             os.replace(self.path, final)
         else:
             move_new(self.path, final)
+        self.is_placed = True
         return identify(os.stat(final))
 
     def close(self) -> None:
         """Remove the file, unless it has got its name."""
         self.file.close()
-        with contextlib.suppress(OSError):
-            os.unlink(self.path)
+        if not self.is_placed:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
 
 
 class Recent(Generic[Value]):
@@ -5289,10 +5300,8 @@ class Reader:
             OSError: it cannot be read, or it changed meanwhile.
         """
         with open_whole(archive.path, identity) as file:
-            # Out of memory: a dozen small reads cost more than such a file.
             facts = read_archive(
-                io.BytesIO(read_fully(file, BLOCK))
-                if identity.size <= BLOCK else file, archive, algorithms)
+                in_memory(file, identity.size), archive, algorithms)
             if identify(os.fstat(file.fileno())) != identity:
                 raise OSError(errno.ESTALE, "it changed meanwhile")
         return facts
@@ -7338,9 +7347,8 @@ def check_archive(app: App, form: Form, archive: Archive,
     """
     filename = archive.filename
     try:
-        incoming.file.seek(0)
         metadata = read_metadata(
-            incoming.file, archive, {},
+            in_memory(incoming.file, incoming.size), archive, {},
             functools.partial(check_member, filename))
     except HTTPError:
         raise
