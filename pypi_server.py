@@ -4,7 +4,7 @@
     python3 pypi_server.py run ~/packages
     pip install --index-url http://localhost:8080/simple/ PROJECT
 
-Sections 1-13 are pure: values in, values out.  The others may touch the
+Sections 1-14 are pure: values in, values out.  The others may touch the
 disk, the network and the clock.  A section uses only those above it.
 
      1  Constants     media types, suffixes, limits with their reasons
@@ -14,35 +14,36 @@ disk, the network and the clock.  A section uses only those above it.
      5  Headers       negotiation, ranges, validators, credentials, forwarding
      6  Multipart     push parser for multipart/form-data
      7  Htpasswd      lines, hashes, verification
-     8  Metadata      core metadata out of archives; is the archive whole
-     9  Simple pages  Simple API in HTML and JSON, legacy JSON
-    10  Look          stylesheet, script and icon of the pages for people
-    11  For people    home, search, errors: what browsers show
-    12  Project page  a release, and the grid of all of them
-    13  Options       every setting, declared once
-    14  Files         identity, atomic writes, the cache of what was read
-    15  Tree          the names in the package directories
-    16  Directories   projects: whole files, digests, companions
-    17  Warm-up       what nobody has asked for is read ahead of requests
-    18  Lists         what is known of all projects at once
-    19  Accounts      who may, by a password file that may change
-    20  Application   what it is made of, and the kinds of answers
-    21  Handlers      pages, downloads, search
-    22  Uploads       what is stored, and what is refused
-    23  Routing       the route table, from request to response
-    24  Wire          bytes of a socket, bodies of requests, heads of answers
-    25  Server        the http.server adapter: connections, answers kept ready
-    26  Workers       processes, signals, start and stop
-    27  WSGI          the application for other servers
-    28  Update        newer releases in another index
-    29  Yank          companion files that withdraw releases
-    30  Inspection    all of an archive is read, on all cores
-    31  Target        the Python and the platform that is installed for
-    32  Closure       what can be installed out of the directories
-    33  Check         what is wrong or missing
-    34  Site          plain files that any web server can serve
-    35  Export        an index as a site, and only what changed
-    36  Command line  parser and main
+     8  Archives      zips and tars: members, and what is in them
+     9  Metadata      core metadata out of archives; is the archive whole
+    10  Simple pages  Simple API in HTML and JSON, legacy JSON
+    11  Look          stylesheet, script and icon of the pages for people
+    12  For people    home, search, errors: what browsers show
+    13  Project page  a release, and the grid of all of them
+    14  Options       every setting, declared once
+    15  Files         identity, atomic writes, the cache of what was read
+    16  Tree          the names in the package directories
+    17  Directories   projects: whole files, digests, companions
+    18  Warm-up       what nobody has asked for is read ahead of requests
+    19  Lists         what is known of all projects at once
+    20  Accounts      who may, by a password file that may change
+    21  Application   what it is made of, and the kinds of answers
+    22  Handlers      pages, downloads, search
+    23  Uploads       what is stored, and what is refused
+    24  Routing       the route table, from request to response
+    25  Wire          bytes of a socket, bodies of requests, heads of answers
+    26  Server        the http.server adapter: connections, answers kept ready
+    27  Workers       processes, signals, start and stop
+    28  WSGI          the application for other servers
+    29  Update        newer releases in another index
+    30  Yank          companion files that withdraw releases
+    31  Inspection    all of an archive is read, on all cores
+    32  Target        the Python and the platform that is installed for
+    33  Closure       what can be installed out of the directories
+    34  Check         what is wrong or missing
+    35  Site          plain files that any web server can serve
+    36  Export        an index as a site, and only what changed
+    37  Command line  parser and main
 """
 
 import argparse
@@ -1268,109 +1269,7 @@ def parse_basic(header: str) -> Optional[Tuple[str, str]]:
     return (user, password) if colon else None
 
 
-# === 8  Metadata ============================================================
-
-def read_archive(file: BinaryIO, archive: Archive,
-                 algorithms: Iterable[str]) -> Facts:
-    """Read an archive to its end: is it whole, and what is in it.
-
-    How it works: a sequential copy reaches the end last.  A zip has its
-    directory there, a compressed tar its checksum, so that either proves
-    that the rest has come.  A tar is decompressed while it is hashed, in
-    one pass.
-
-    Args:
-        file: at its start.
-        algorithms: names of hashlib, of the digests that are wanted.
-
-    Raises:
-        OSError: the file cannot be read; it may be whole all the same.
-    """
-    hashes = {name: make_hash(name) for name in algorithms}
-    try:
-        metadata = read_metadata(file, archive, hashes)
-    except Exception as error:
-        if is_read_error(error):
-            raise
-        return withheld(str(error) or type(error).__name__)
-    return make_facts(archive, metadata, {
-        name: found.hexdigest() for name, found in hashes.items()})
-
-
-def make_facts(archive: Archive, metadata: Optional[bytes],
-               digests: Mapping[str, str]) -> Facts:
-    """Return the facts of an archive that is whole."""
-    fields = parse_metadata(metadata or b"")
-    is_wheel = archive.filetype == "bdist_wheel"
-    return Facts(
-        "", digests,
-        hashlib.sha256(metadata or b"").hexdigest() if is_wheel else "",
-        first(fields, "requires-python"), first(fields, "summary"))
-
-
-def is_read_error(error: Exception) -> bool:
-    """Tell a disk that fails from an archive that is corrupt.
-
-    Of the errors that corruption leads to, bz2 raises some without a number,
-    and a corrupt offset leads to a seek that is invalid.
-    """
-    return isinstance(error, OSError) and \
-        error.errno not in (None, errno.EINVAL)
-
-
-def withheld(problem: str) -> Facts:
-    """Return the facts of an archive that is not served."""
-    return Facts(problem, {}, "", "", "")
-
-
-def make_hash(algorithm: str) -> Any:
-    """Return a hash by its name in hashlib, or PyPI's "blake2b_256"."""
-    if algorithm == "blake2b_256":
-        return hashlib.blake2b(digest_size=32)
-    return hashlib.new(algorithm)
-
-
-def read_metadata(file: BinaryIO, archive: Archive,
-                  hashes: Mapping[str, Any],
-                  check: Optional[Callable[[str], None]] = None
-                  ) -> Optional[bytes]:
-    """Return the core metadata, having fed the whole file to the hashes.
-
-    Without hashes and without a check, no more is read than is needed.
-
-    Args:
-        check: is called with the path of every member.
-
-    Raises:
-        Exception: the archive is not whole, or not readable; see
-            is_read_error().
-    """
-    filename = archive.filename
-    metadata = None
-    if filename.endswith(TAR_EXTENSIONS):
-        blocks = hashed(file, hashes)
-        metadata = metadata_in_tar(decompressed(blocks, filename), check,
-                                   is_all=bool(hashes or check))
-    else:
-        if filename.endswith(ZIPPED):
-            metadata = metadata_in_zip(file, archive, check)
-        if hashes:
-            file.seek(0)
-            for _ in hashed(file, hashes):
-                pass
-    check_fields(metadata or b"")
-    return metadata
-
-
-def check_fields(metadata: bytes) -> None:
-    """Refuse core metadata that would fill the memory when it is parsed."""
-    head = metadata_parts(metadata)[0]
-    folded = head.count(b"\n ") + head.count(b"\n\t")
-    if len(head) > METADATA_HEAD_LIMIT \
-            or head.count(b"\n") - folded >= METADATA_FIELDS_LIMIT:
-        raise ValueError(
-            f"its metadata has more than {METADATA_FIELDS_LIMIT} fields, or "
-            f"more than {METADATA_HEAD_LIMIT} bytes of them")
+# === 8  Archives ============================================================
 
 
 def hashed(file: BinaryIO, hashes: Mapping[str, Any]) -> Iterator[bytes]:
@@ -1383,35 +1282,6 @@ def hashed(file: BinaryIO, hashes: Mapping[str, Any]) -> Iterator[bytes]:
         yield block
 
 
-# What the members with core metadata are called, in wheels and in the rest.
-METADATA_NAMES = (b"METADATA", b"PKG-INFO")
-
-
-def metadata_in_zip(file: BinaryIO, archive: Archive,
-                    check: Optional[Callable[[str], None]]
-                    ) -> Optional[bytes]:
-    """Return METADATA or PKG-INFO out of a wheel, egg, zip or installer."""
-    found: Dict[str, List[Member]] = {}
-    start = 0
-    for number, member in enumerate(zip_members(file)):
-        start = min(start, member.offset) if number else member.offset
-        if check:
-            check(member.path)
-        if member.name.endswith(METADATA_NAMES):
-            found.setdefault(member.path, []).append(member)
-    # The end of a zip inside is not the end of the one around it.
-    if archive.filetype != "bdist_wininst" and start:
-        raise ValueError("it does not begin like a zip")
-    path = metadata_member(found, archive)
-    if path is None:
-        if archive.filetype in ("bdist_wininst", "bdist_dumb"):
-            return None
-        raise ValueError("it has no core metadata")
-    if len(found[path]) > 1:
-        raise ValueError(f"it has two members {path}")
-    return read_member(file, found[path][0], METADATA_LIMIT)
-
-
 def read_fully(file: BinaryIO, size: int) -> bytes:
     """Read up to the end, or so much: a raw file may give less at once."""
     blocks = []
@@ -1422,26 +1292,6 @@ def read_fully(file: BinaryIO, size: int) -> bytes:
         blocks.append(block)
         size -= len(block)
     return b"".join(blocks)
-
-
-def metadata_member(names: Iterable[str], archive: Archive) -> Optional[str]:
-    """Find the member of a zip that holds the archive's own metadata.
-
-    A wheel may carry .dist-info directories of packages that it vendors,
-    and old ones spell their own in another case than their filename.
-    """
-    if archive.filetype == "bdist_egg":
-        return "EGG-INFO/PKG-INFO" if "EGG-INFO/PKG-INFO" in names else None
-    if archive.filetype != "bdist_wheel":
-        return next((name for name in names
-                     if re.fullmatch("[^/]+/PKG-INFO", name)), None)
-    found = [name for name in names
-             if re.fullmatch(r"[^/]+\.dist-info/METADATA", name)]
-    for name in found:
-        if normalize(name.rpartition("-")[0]
-                     .rpartition("-")[0]) == archive.project:
-            return name
-    return found[0] if len(found) == 1 else None
 
 
 # Zip files: wheels, eggs and some sdists.  The module zipfile would hold each
@@ -1700,27 +1550,6 @@ TAR_NAME_LIMIT = 64 * 1024  # bytes; paths have 4096 at the most
 TAR_MEMBERS_LIMIT = 200000
 
 
-def metadata_in_tar(blocks: Iterable[bytes],
-                    check: Optional[Callable[[str], None]],
-                    is_all: bool = True) -> Optional[bytes]:
-    """Return TOP/PKG-INFO out of a tar.
-
-    Args:
-        is_all: consume it to its end, to see that it is whole.
-
-    tarfile is not used: on every Python up to 2025 it can be made to loop
-    for ever (CVE-2025-8194).
-    """
-    scanner = TarScanner(check)
-    for block in blocks:
-        scanner.feed(block)
-        if scanner.done and not is_all:
-            break
-    if check and not scanner.members:
-        raise ValueError("what is compressed in it is no tar")
-    return scanner.metadata
-
-
 class TarScanner:
     """Looks for the core metadata in a tar that is pushed in piece by piece.
 
@@ -1902,6 +1731,182 @@ def tar_number(field: bytes, base: int = 8) -> int:
     return int(digits, base)
 
 
+# === 9  Metadata ============================================================
+
+
+def read_archive(file: BinaryIO, archive: Archive,
+                 algorithms: Iterable[str]) -> Facts:
+    """Read an archive to its end: is it whole, and what is in it.
+
+    How it works: a sequential copy reaches the end last.  A zip has its
+    directory there, a compressed tar its checksum, so that either proves
+    that the rest has come.  A tar is decompressed while it is hashed, in
+    one pass.
+
+    Args:
+        file: at its start.
+        algorithms: names of hashlib, of the digests that are wanted.
+
+    Raises:
+        OSError: the file cannot be read; it may be whole all the same.
+    """
+    hashes = {name: make_hash(name) for name in algorithms}
+    try:
+        metadata = read_metadata(file, archive, hashes)
+    except Exception as error:
+        if is_read_error(error):
+            raise
+        return withheld(str(error) or type(error).__name__)
+    return make_facts(archive, metadata, {
+        name: found.hexdigest() for name, found in hashes.items()})
+
+
+def make_facts(archive: Archive, metadata: Optional[bytes],
+               digests: Mapping[str, str]) -> Facts:
+    """Return the facts of an archive that is whole."""
+    fields = parse_metadata(metadata or b"")
+    is_wheel = archive.filetype == "bdist_wheel"
+    return Facts(
+        "", digests,
+        hashlib.sha256(metadata or b"").hexdigest() if is_wheel else "",
+        first(fields, "requires-python"), first(fields, "summary"))
+
+
+def is_read_error(error: Exception) -> bool:
+    """Tell a disk that fails from an archive that is corrupt.
+
+    Of the errors that corruption leads to, bz2 raises some without a number,
+    and a corrupt offset leads to a seek that is invalid.
+    """
+    return isinstance(error, OSError) and \
+        error.errno not in (None, errno.EINVAL)
+
+
+def withheld(problem: str) -> Facts:
+    """Return the facts of an archive that is not served."""
+    return Facts(problem, {}, "", "", "")
+
+
+def make_hash(algorithm: str) -> Any:
+    """Return a hash by its name in hashlib, or PyPI's "blake2b_256"."""
+    if algorithm == "blake2b_256":
+        return hashlib.blake2b(digest_size=32)
+    return hashlib.new(algorithm)
+
+
+def read_metadata(file: BinaryIO, archive: Archive,
+                  hashes: Mapping[str, Any],
+                  check: Optional[Callable[[str], None]] = None
+                  ) -> Optional[bytes]:
+    """Return the core metadata, having fed the whole file to the hashes.
+
+    Without hashes and without a check, no more is read than is needed.
+
+    Args:
+        check: is called with the path of every member.
+
+    Raises:
+        Exception: the archive is not whole, or not readable; see
+            is_read_error().
+    """
+    filename = archive.filename
+    metadata = None
+    if filename.endswith(TAR_EXTENSIONS):
+        blocks = hashed(file, hashes)
+        metadata = metadata_in_tar(decompressed(blocks, filename), check,
+                                   is_all=bool(hashes or check))
+    else:
+        if filename.endswith(ZIPPED):
+            metadata = metadata_in_zip(file, archive, check)
+        if hashes:
+            file.seek(0)
+            for _ in hashed(file, hashes):
+                pass
+    check_fields(metadata or b"")
+    return metadata
+
+
+def check_fields(metadata: bytes) -> None:
+    """Refuse core metadata that would fill the memory when it is parsed."""
+    head = metadata_parts(metadata)[0]
+    folded = head.count(b"\n ") + head.count(b"\n\t")
+    if len(head) > METADATA_HEAD_LIMIT \
+            or head.count(b"\n") - folded >= METADATA_FIELDS_LIMIT:
+        raise ValueError(
+            f"its metadata has more than {METADATA_FIELDS_LIMIT} fields, or "
+            f"more than {METADATA_HEAD_LIMIT} bytes of them")
+
+
+# What the members with core metadata are called, in wheels and in the rest.
+METADATA_NAMES = (b"METADATA", b"PKG-INFO")
+
+
+def metadata_in_zip(file: BinaryIO, archive: Archive,
+                    check: Optional[Callable[[str], None]]
+                    ) -> Optional[bytes]:
+    """Return METADATA or PKG-INFO out of a wheel, egg, zip or installer."""
+    found: Dict[str, List[Member]] = {}
+    start = 0
+    for number, member in enumerate(zip_members(file)):
+        start = min(start, member.offset) if number else member.offset
+        if check:
+            check(member.path)
+        if member.name.endswith(METADATA_NAMES):
+            found.setdefault(member.path, []).append(member)
+    # The end of a zip inside is not the end of the one around it.
+    if archive.filetype != "bdist_wininst" and start:
+        raise ValueError("it does not begin like a zip")
+    path = metadata_member(found, archive)
+    if path is None:
+        if archive.filetype in ("bdist_wininst", "bdist_dumb"):
+            return None
+        raise ValueError("it has no core metadata")
+    if len(found[path]) > 1:
+        raise ValueError(f"it has two members {path}")
+    return read_member(file, found[path][0], METADATA_LIMIT)
+
+
+def metadata_member(names: Iterable[str], archive: Archive) -> Optional[str]:
+    """Find the member of a zip that holds the archive's own metadata.
+
+    A wheel may carry .dist-info directories of packages that it vendors,
+    and old ones spell their own in another case than their filename.
+    """
+    if archive.filetype == "bdist_egg":
+        return "EGG-INFO/PKG-INFO" if "EGG-INFO/PKG-INFO" in names else None
+    if archive.filetype != "bdist_wheel":
+        return next((name for name in names
+                     if re.fullmatch("[^/]+/PKG-INFO", name)), None)
+    found = [name for name in names
+             if re.fullmatch(r"[^/]+\.dist-info/METADATA", name)]
+    for name in found:
+        if normalize(name.rpartition("-")[0]
+                     .rpartition("-")[0]) == archive.project:
+            return name
+    return found[0] if len(found) == 1 else None
+
+
+def metadata_in_tar(blocks: Iterable[bytes],
+                    check: Optional[Callable[[str], None]],
+                    is_all: bool = True) -> Optional[bytes]:
+    """Return TOP/PKG-INFO out of a tar.
+
+    Args:
+        is_all: consume it to its end, to see that it is whole.
+
+    tarfile is not used: on every Python up to 2025 it can be made to loop
+    for ever (CVE-2025-8194).
+    """
+    scanner = TarScanner(check)
+    for block in blocks:
+        scanner.feed(block)
+        if scanner.done and not is_all:
+            break
+    if check and not scanner.members:
+        raise ValueError("what is compressed in it is no tar")
+    return scanner.metadata
+
+
 def metadata_parts(data: bytes) -> Tuple[bytes, bytes]:
     """Return the head and the body of core metadata."""
     head, _, body = data.replace(b"\r\n", b"\n").partition(b"\n\n")
@@ -1945,7 +1950,7 @@ def first(fields: Mapping[str, Sequence[str]], name: str) -> str:
     return "" if value == "UNKNOWN" else value
 
 
-# === 9  Simple pages ========================================================
+# === 10  Simple pages =======================================================
 
 
 def escape(text: str) -> str:
@@ -2246,7 +2251,7 @@ def fill_template(template: str, values: Mapping[str, str]) -> str:
     return re.sub(r"{{\s*(!?)\s*(\w+)\s*}}", fill, template)
 
 
-# === 10  Look ===============================================================
+# === 11  Look ===============================================================
 
 # Everything that pages for people load: they ask no other host for anything.
 ICON = """\
@@ -2660,7 +2665,7 @@ if (form) {
 """
 
 
-# === 11  For people =========================================================
+# === 12  For people =========================================================
 
 ROWS = 50                      # entries of a list on one page
 DESCRIPTION_LIMIT = 64 * 1024  # characters; the median on PyPI is 3,000
@@ -3234,7 +3239,7 @@ def stored_page(place: Place, text: str) -> Page:
         tag("p", sentence(text), class_="lead"), upload_form(place))
 
 
-# === 12  Project page =======================================================
+# === 13  Project page =======================================================
 
 # PEP 425, 600 and 656: operating system, versions of it, architecture.
 PLATFORM = re.compile(
@@ -3788,7 +3793,7 @@ def description(metadata: Mapping[str, List[str]]) -> List[Html]:
     return content
 
 
-# === 13  Options ============================================================
+# === 14  Options ============================================================
 
 
 class Config(NamedTuple):
@@ -4193,7 +4198,7 @@ OPTIONS = (
 )
 
 
-# === 14  Files ==============================================================
+# === 15  Files ==============================================================
 
 LOG = logging.getLogger("pypi_server")
 # Changes of what is served; they are logged at any level.
@@ -4790,7 +4795,7 @@ class FactCache:
                 self.database = None
 
 
-# === 15  Tree ===============================================================
+# === 16  Tree ===============================================================
 
 # A directory may change again within the tick of its own time stamp, so it
 # is listed again until the stamp has been seen for this long ...
@@ -5118,7 +5123,7 @@ class Tree:
                 for name, problem in problems.items()]
 
 
-# === 16  Directories ========================================================
+# === 17  Directories ========================================================
 
 UNSETTLED = "it is still being written"  # why a file is withheld
 CHECK_INTERVAL = 0.3  # seconds that an answer may be older than the disk
@@ -5703,7 +5708,7 @@ class Directories:
         self.changes.note()
 
 
-# === 17  Warm-up ============================================================
+# === 18  Warm-up ============================================================
 
 # seconds between two looks at what there is to read
 WARM_INTERVAL = 1.0
@@ -5853,7 +5858,7 @@ class Warmer:
             self.directories.pack(batch)
 
 
-# === 18  Lists ==============================================================
+# === 19  Lists ==============================================================
 
 # Projects that a request may bring up to date in lists; the thread that reads
 # ahead does it with the others.
@@ -6035,7 +6040,7 @@ def why_ignored(path: str, archives: Mapping[str, Archive]
     return "unrecognized", "its name is not that of an archive"
 
 
-# === 19  Accounts ===========================================================
+# === 20  Accounts ===========================================================
 
 # Verified pairs that are remembered; more users nobody has in one file.
 KEEP_PAIRS = 10000
@@ -6335,7 +6340,7 @@ def rewrite_passwords(path: str, user: str, digest: Optional[str]) -> None:
     replace_text(path, "".join(kept))
 
 
-# === 20  Application ========================================================
+# === 21  Application ========================================================
 
 PAGES_LIMIT = 64 * 1024 ** 2  # bytes of rendered pages that are kept ...
 PAGE_OVERHEAD = 1024  # ... with what Python needs for each
@@ -6659,7 +6664,7 @@ def phrase(status: int) -> str:
         return "Error"
 
 
-# === 21  Handlers ===========================================================
+# === 22  Handlers ===========================================================
 
 
 def home(app: App, request: Request) -> Response:
@@ -7028,7 +7033,7 @@ def parse_search(request: Request) -> Tuple[
     return names, summaries, combine
 
 
-# === 22  Uploads ============================================================
+# === 23  Uploads ============================================================
 
 # bytes of all text fields; long descriptions on PyPI are about 1 MiB
 FORM_LIMIT = 16 * 1024 ** 2
@@ -7524,7 +7529,7 @@ def audit_refusal(app: App, request: Request, verb: str,
         audit(request, verb, *details)
 
 
-# === 23  Routing ============================================================
+# === 24  Routing ============================================================
 
 
 class Route(NamedTuple):
@@ -7784,7 +7789,7 @@ def log_response(config: Config, request: Request,
         LOG.info("%s", format_record(config.log_err_frmt, values))
 
 
-# === 24  Wire ===============================================================
+# === 25  Wire ===============================================================
 
 # Seconds.  Clients reuse a connection within moments; uv keeps 20 for later.
 IDLE_TIMEOUT = 60
@@ -8304,7 +8309,7 @@ def large_page(request: Request, response: Response) -> bytes:
     return b""
 
 
-# === 25  Server =============================================================
+# === 26  Server =============================================================
 
 # Seconds
 POLL_INTERVAL = 0.2  # to notice that the server shall stop
@@ -8764,7 +8769,7 @@ class Server(ThreadingHTTPServer):
             self.changed.wait_for(lambda: not self.connections, GRACE)
 
 
-# === 26  Workers ============================================================
+# === 27  Workers ============================================================
 
 MANY_FILES = 65536  # as many as anybody needs
 # Seconds that a thread waits for the interpreter before it insists.  With the
@@ -8940,7 +8945,7 @@ def allow_many_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-# === 27  WSGI ===============================================================
+# === 28  WSGI ===============================================================
 
 
 class FileBlocks:
@@ -9308,7 +9313,7 @@ WSGI_SERVERS: Dict[str, Tuple[str, Callable[
     "paste": ("paste.httpserver", serve_paste)}
 
 
-# === 28  Update =============================================================
+# === 29  Update =============================================================
 
 CONNECTIONS = 8        # to the upstream index at once; pip has one, uv 50
 UPSTREAM_TIMEOUT = 30  # seconds
@@ -9888,7 +9893,7 @@ def keep(update: Update, path: str) -> str:
     return ""
 
 
-# === 29  Yank ===============================================================
+# === 30  Yank ===============================================================
 
 
 def read_tree(roots: Sequence[str]) -> Tree:
@@ -10019,7 +10024,7 @@ def write_companion(path: str, text: str) -> None:
     sync_directory(os.path.dirname(path))
 
 
-# === 30  Inspection =========================================================
+# === 31  Inspection =========================================================
 
 # A wheel that grows more than this is not unpacked: text of one letter grows
 # a thousandfold, code and data less than twentyfold.
@@ -10441,7 +10446,7 @@ def inspect_for(pipe: Any) -> None:
             pipe.send([inspect_archive(job) for job in pipe.recv()])
 
 
-# === 31  Target =============================================================
+# === 32  Target =============================================================
 
 # PEP 513, 571, 599: what these were called before PEP 600, by glibc 2.N.
 LEGACY_LINUX = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
@@ -10596,7 +10601,7 @@ def load_packaging() -> Any:
                      "-m ensurepip`, or install packaging")
 
 
-# === 32  Closure ============================================================
+# === 33  Closure ============================================================
 
 # Releases that are tried for one, before it is given up as undecided.
 TRIES = 2000
@@ -11146,7 +11151,7 @@ class Search:
             for need, by in plan.wanted[project])
 
 
-# === 33  Check ==============================================================
+# === 34  Check ==============================================================
 
 # What findings can be, in the order in which they are told.
 KINDS = {
@@ -11414,7 +11419,7 @@ def check_all(config: Config) -> int:
     return 1 if report.findings else 0
 
 
-# === 34  Site ===============================================================
+# === 35  Site ===============================================================
 
 # In the site, hidden: what was written and from what, settings for nginx,
 # and files on their way.  Everything else in the site can be looked at.
@@ -11814,7 +11819,7 @@ def check_apart(place: str, roots: Sequence[str]) -> None:
                 "not lie in one another; name another place for the site")
 
 
-# === 35  Export =============================================================
+# === 36  Export =============================================================
 
 NAMES_INTERVAL = 1.0  # seconds between two looks at names, in --watch
 LOOK_SHARE = 10       # all files are looked at in one part of so many
@@ -12314,7 +12319,7 @@ def export_site(config: Config, announce: Callable[[str], None]) -> int:
     return 1 if exporter.failures else 0
 
 
-# === 36  Command line =======================================================
+# === 37  Command line =======================================================
 
 # Runs the file that sys.argv[1] names as if it had been imported.
 AS_MODULE = (

@@ -1,4 +1,4 @@
-"""Sections 11-13: what lies in the directories is what is served, soon."""
+"""What lies in the directories is what is served, soon."""
 
 import contextlib
 import glob

@@ -1,6 +1,6 @@
 """--workers: processes that share a socket and know of each other's changes.
 
-Sections 20 and 21, Server and Workers, as users start them.
+Sections Server and Workers, as users start them.
 """
 
 import contextlib
