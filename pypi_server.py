@@ -5686,10 +5686,9 @@ class Directories:
                 facts are known, and has to wait until it has settled.
         """
         with self.alone(archive.project), self.alone(archive.path):
-            identity = place()
-            self.reader.cache.put(archive.path, identity, facts)
-            if identity.size > BLOCK:  # else others read it in no time
-                self.reader.cache.flush()
+            self.reader.cache.put(archive.path, place(), facts)
+            # Other processes would wait until the file has settled.
+            self.reader.cache.flush()
             self.reader.note(archive.path, "")
             self.changed(archive, {archive.filename})
 
@@ -12321,12 +12320,13 @@ def export_site(config: Config, announce: Callable[[str], None]) -> int:
 
 # === 37  Command line =======================================================
 
-# Runs the file that sys.argv[1] names as if it had been imported.
+# Runs the code in a file that is open as if it had been imported.
 AS_MODULE = (
-    "import sys; from importlib import util; del sys.argv[0]; "
-    "spec = util.spec_from_file_location('pypi_server', sys.argv[0]); "
-    "module = sys.modules[spec.name] = util.module_from_spec(spec); "
-    "spec.loader.exec_module(module); sys.exit(module.main())")
+    "import marshal, os, sys, types; del sys.argv[0]; "
+    "code = marshal.loads(os.read({file}, {size})); os.close({file}); "
+    "module = sys.modules['pypi_server'] = types.ModuleType('pypi_server'); "
+    "module.__file__ = sys.argv[0]; exec(code, module.__dict__); "
+    "sys.exit(module.main())")
 
 
 class HelpFormatter(argparse.HelpFormatter):
@@ -12744,19 +12744,30 @@ def leave_main_script() -> None:
     """Start anew, in the same process, with this file as a module.
 
     CPython keeps the syntax tree of a script for as long as it runs: 23 MiB
-    of this one, half of what an idle server needs, against 0.1 s.
+    of this one, half of what an idle server needs, against 0.1 s.  The code
+    goes along, so that it is not compiled again.
     """
     given: List[str] = getattr(sys, "orig_argv", [])  # from Python 3.10
     place = len(given) - len(sys.argv)
-    # Not on Windows, where it would be another process; nor in a debugger.
-    if os.name == "nt" or sys.implementation.name != "cpython" \
-            or not sys.executable or place < 1 or given[place:] != sys.argv \
+    code = sys._getframe(2).f_code  # of the script that called main()
+    # Not in a debugger.
+    if sys.implementation.name != "cpython" or not sys.executable \
+            or place < 1 or given[place:] != sys.argv \
             or {"-m", "-c"} & set(given[:place]) \
-            or not sys.argv[0].endswith(".py"):
+            or not sys.argv[0].endswith(".py") \
+            or code.co_name != "<module>" \
+            or not hasattr(os, "memfd_create"):  # but on Linux
         return
+    import marshal  # late: nothing else needs it
+    data = marshal.dumps(code)
     with contextlib.suppress(OSError):
+        file = os.memfd_create("pypi_server")
+        os.write(file, data)
+        os.lseek(file, 0, os.SEEK_SET)
+        os.set_inheritable(file, True)
         os.execv(sys.executable, [  # noqa: S606
-            *given[:place], "-c", AS_MODULE, *sys.argv])
+            *given[:place], "-c", AS_MODULE.format(file=file, size=len(data)),
+            *sys.argv])
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -42,9 +42,11 @@ class ServerProcess:
     cache is thrown away, unless the arguments or the environment name one.
     """
 
-    # As it goes on after it has started as a script: compiling that each
-    # time costs more than many a test.
-    PROGRAM = ("-c", pypi_server.AS_MODULE, SCRIPT)
+    # Much as it goes on after it has started as a script: to compile that
+    # each time would cost more than many a test.
+    PROGRAM = ("-c", "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+               "import pypi_server; sys.exit(pypi_server.main())",
+               os.path.dirname(SCRIPT))
 
     def __init__(self, *arguments, python=sys.executable, environment=None,
                  program=PROGRAM):

@@ -657,9 +657,12 @@ class TestMainScript(ProcessTestCase):
                          self.root], found[-7:])
                     if hasattr(sys, "orig_argv") \
                             and sys.implementation.name == "cpython":
-                        self.assertEqual(
-                            ["-c", pypi_server.AS_MODULE],
-                            found[len(flags):-7])
+                        self.assertRegex(
+                            " ".join(found[len(flags):-7]), "^-c " + re.escape(
+                                pypi_server.AS_MODULE).replace(
+                                    r"\{file\}", "[0-9]+").replace(
+                                        r"\{size\}", "[0-9]+") + "$")
+                    self.assertEqual(["my index.py"], os.listdir(folder))
 
     def test_what_runs_as_a_module_stays(self):
         found = self.start("-m", "pypi_server", cwd=os.path.dirname(SCRIPT))
