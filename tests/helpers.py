@@ -25,6 +25,11 @@ import pypi_server
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SCRIPT = os.path.join(os.path.dirname(HERE), "pypi_server.py")
+# What Python is to run, before the arguments: to compile the script each time
+# would cost more than many a test.
+PROGRAM = ("-c", "import sys; sys.path.insert(0, sys.argv.pop(1)); "
+           "import pypi_server; sys.exit(pypi_server.main())",
+           os.path.dirname(SCRIPT))
 READY = re.compile(r"^Serving .* at (http\S+)$")
 # What is withheld is logged; here it would only be in the way.
 logging.getLogger("pypi_server").addHandler(logging.NullHandler())
@@ -41,12 +46,6 @@ class ServerProcess:
     prints after its first line is in `output` once it has stopped.  Its
     cache is thrown away, unless the arguments or the environment name one.
     """
-
-    # Much as it goes on after it has started as a script: to compile that
-    # each time would cost more than many a test.
-    PROGRAM = ("-c", "import sys; sys.path.insert(0, sys.argv.pop(1)); "
-               "import pypi_server; sys.exit(pypi_server.main())",
-               os.path.dirname(SCRIPT))
 
     def __init__(self, *arguments, python=sys.executable, environment=None,
                  program=PROGRAM):

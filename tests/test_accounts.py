@@ -16,8 +16,8 @@ import pypi_server
 from pypi_server import Accounts, UsageError, parse_actions
 from tests import archives, forms
 from tests.helpers import (
-    SCRIPT, WAYS, DirectoryTestCase, ServerProcess, ask, call, names_in,
-    wait_for,
+    PROGRAM, SCRIPT, WAYS, DirectoryTestCase, ServerProcess, ask, call,
+    names_in, wait_for,
 )
 
 try:
@@ -44,7 +44,7 @@ def write(path, text):
 def run(*arguments, **options):
     """Run the script; return (status, output, errors)."""
     process = subprocess.run(
-        (sys.executable, "-W", "error", SCRIPT) + arguments,
+        (sys.executable, "-W", "error") + PROGRAM + arguments,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, **options)
     return (process.returncode, process.stdout.decode("utf-8", "replace"),
             process.stderr.decode("utf-8", "replace"))

@@ -21,7 +21,7 @@ except ImportError:  # Windows
 
 import pypi_server
 from tests import archives
-from tests.helpers import SCRIPT, DirectoryTestCase, wait_for
+from tests.helpers import PROGRAM, SCRIPT, DirectoryTestCase, wait_for
 from tests.upstream import isolated
 
 DEMO = "demo-1.0-py2.py3-none-any.whl"
@@ -84,8 +84,8 @@ class CheckTestCase(DirectoryTestCase):
 
     def start(self, *arguments):
         return subprocess.Popen(
-            [sys.executable, "-W", "error", SCRIPT, "check", "--cache-dir",
-             os.path.join(self.folder, "cache")] + list(arguments),
+            [sys.executable, "-W", "error", *PROGRAM, "check", "--cache-dir",
+             os.path.join(self.folder, "cache"), *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=isolated(self.folder), universal_newlines=True,
             start_new_session=True)

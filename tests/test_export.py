@@ -20,7 +20,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 import pypi_server
 from tests import archives
 from tests.helpers import (
-    SCRIPT, DirectoryTestCase, ServerProcess, anchors, ask, entries, names_in,
+    PROGRAM, DirectoryTestCase, ServerProcess, anchors, ask, entries, names_in,
     texts, wait_for,
 )
 from tests.test_directories import unprivileged
@@ -83,7 +83,7 @@ class ExportTestCase(DirectoryTestCase):
             os.environ, XDG_CACHE_HOME=os.path.join(self.folder, "cache"))
 
     def command(self, *arguments, site=None):
-        return [sys.executable, "-W", "error", SCRIPT, "export",
+        return [sys.executable, "-W", "error", *PROGRAM, "export",
                 *arguments, self.root, site or self.site]
 
     def run_export(self, *arguments, status=0, site=None):

@@ -24,7 +24,7 @@ from urllib.parse import urljoin, urlsplit
 import pypi_server
 from tests import archives, forms, guide, toolbox
 from tests.helpers import (
-    SCRIPT, ServerProcess, ask, entries, names_in, texts, wait_for,
+    PROGRAM, ServerProcess, ask, entries, names_in, texts, wait_for,
 )
 from tests.processes import Process, free_port
 from tests.test_clients import (
@@ -113,7 +113,7 @@ class ScaleTestCase(unittest.TestCase):
         os.mkdir(self.home)
 
     def command(self, *options):
-        return [sys.executable, "-W", "error", SCRIPT, "export",
+        return [sys.executable, "-W", "error", *PROGRAM, "export",
                 "--cache-dir", os.path.join(self.folder, "digests"),
                 *options, self.root, self.site]
 

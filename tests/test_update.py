@@ -26,7 +26,7 @@ except ImportError:  # Windows
 import pypi_server
 from tests import archives
 from tests.helpers import (
-    SCRIPT, DirectoryTestCase, ServerProcess, wait_for,
+    PROGRAM, SCRIPT, DirectoryTestCase, ServerProcess, wait_for,
 )
 from tests.test_directories import unprivileged
 from tests.upstream import JSON, Upstream, detail, empty, isolated, sha256
@@ -187,8 +187,8 @@ class UpdateTestCase(DirectoryTestCase):
             if limit:
                 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         process = subprocess.run(
-            [sys.executable, "-W", "error", SCRIPT, "update", "--index-url",
-             url] + list(arguments or (self.root,)),
+            [sys.executable, "-W", "error", *PROGRAM, "update",
+             "--index-url", url, *(arguments or (self.root,))],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120,
             stdin=subprocess.DEVNULL, cwd=self.folder,
             env=isolated(self.folder, **more),
