@@ -1308,7 +1308,8 @@ ZIP_COMMENT_LIMIT = 65535  # bytes
 # bytes; of 100,000 members with long paths
 ZIP_DIRECTORY_LIMIT = 12 * 1024 ** 2
 ZIP_STORED, ZIP_DEFLATED = 0, 8
-ZIP_ENCRYPTED, ZIP_UTF8 = 0x2041, 0x800  # flags, 4.4.4
+# Flags (4.4.4): of what is encrypted or a patch, and of names in UTF-8.
+ZIP_UNREADABLE, ZIP_UTF8 = 0x2061, 0x800
 
 
 class Member(NamedTuple):
@@ -1346,29 +1347,48 @@ def zip_members(file: BinaryIO) -> Iterator[Member]:
         at = extra_at + extra_size + comment_size
         if signature != b"PK\1\2" or at > len(data):
             raise ValueError("its directory is malformed")
-        if 0xFFFFFFFF in (size, packed, offset):
-            size, packed, offset = zip64_numbers(
-                data[extra_at:extra_at + extra_size], size, packed, offset)
+        if extra_size:
+            size, packed, offset = read_extra(
+                data[extra_at:extra_at + extra_size], name,
+                (size, packed, offset))
         if flags & ZIP_UTF8:
             name.decode()
+        if b"\0" in name:
+            raise ValueError(f"the name of its member {name!r} has a zero")
         offset += before
         if offset + packed > start:
             raise ValueError("its directory is malformed")
         yield Member(name, flags, method, checksum, packed, size, offset)
 
 
-def zip64_numbers(extra: bytes, *numbers: int) -> List[int]:
-    """Replace those numbers of an entry that did not fit in (4.5.3)."""
+def read_extra(extra: bytes, name: bytes, numbers: Sequence[int]
+               ) -> Sequence[int]:
+    """Read the extra fields of an entry (4.5).
+
+    Returns:
+        the numbers; those that did not fit in are replaced (4.5.3).
+
+    Raises:
+        ValueError: a field is malformed, or gives the member another name
+            (4.6.9), which some readers use.
+    """
     at = 0
     while at + 4 <= len(extra):
         kind, size = struct.unpack_from("<2H", extra, at)
-        if kind == 1 and at + 4 + size <= len(extra):
+        field = extra[at + 4:at + 4 + size]
+        if len(field) < size:
+            raise ValueError(f"an extra field of its member {name!r} is "
+                             "malformed")
+        if kind == 0x7075 and field[5:] not in (
+                name, name.decode("cp437").encode()):
+            raise ValueError(f"its member {name!r} has two names")
+        if kind == 1:
             large = (value for value, in struct.iter_unpack(
-                "<Q", extra[at + 4:at + 4 + size // 8 * 8]))
-            return [next(large, number) if number == 0xFFFFFFFF else number
-                    for number in numbers]
+                "<Q", field[:size // 8 * 8]))
+            numbers = [next(large, number) if number == 0xFFFFFFFF
+                       else number for number in numbers]
         at += 4 + size
-    return list(numbers)
+    return numbers
 
 
 def zip_directory(file: BinaryIO) -> Tuple[bytes, int, int]:
@@ -1384,13 +1404,13 @@ def zip_directory(file: BinaryIO) -> Tuple[bytes, int, int]:
                - ZIP64_END.size, 0)
     file.seek(base)
     tail = read_fully(file, size - base)
-    at = tail.rfind(b"PK\5\6")
-    while at >= 0:
-        if len(tail) - at >= ZIP_END.size and at + ZIP_END.size \
-                + ZIP_END.unpack_from(tail, at)[-1] == len(tail):
-            break
-        at = tail.rfind(b"PK\5\6", 0, at)
-    else:
+    at = len(tail) - ZIP_END.size
+    if at < 0 or not tail.startswith(b"PK\5\6", at):
+        # Installers take the last one, even if it lies in a comment.
+        at = tail.rfind(b"PK\5\6")
+    stop = at + ZIP_END.size
+    if at < 0 or stop > len(tail) \
+            or stop + ZIP_END.unpack_from(tail, at)[-1] != len(tail):
         raise ValueError("it is no zip, or it is cut off")
     length, offset = ZIP_END.unpack_from(tail, at)[5:7]
     place = at - ZIP64_PLACE.size
@@ -1436,8 +1456,8 @@ def unpacked(file: BinaryIO, member: Member) -> Iterator[bytes]:
             in a way that would fill the memory.
     """
     shown = repr(member.path)
-    if member.flags & ZIP_ENCRYPTED:
-        raise ValueError(f"its member {shown} is encrypted")
+    if member.flags & ZIP_UNREADABLE:
+        raise ValueError(f"its member {shown} is encrypted, or a patch")
     if member.method not in (ZIP_STORED, ZIP_DEFLATED):
         raise ValueError(f"its member {shown} is neither stored nor deflated")
     file.seek(member.offset)
@@ -4217,9 +4237,9 @@ LOCK_PATIENCE = 20
 READERS = 8  # threads that read the archives of one project
 READ_ALONE = 16 * 1024 ** 2  # bytes for which other threads do not pay ...
 READ_ALONE_EACH = 256 * 1024  # ... and the same for an archive on average
-# Threads wait for each other here; to wait for a file they would have to ask
-# again and again.
-NAMING = threading.Lock()
+# Threads wait for each other here, by directory; to wait for a file they would
+# have to ask again and again.
+NAMING: Dict[str, threading.Lock] = {}
 HAND_OVER = 8 * 1024 ** 2  # bytes of an upload that are written out at once
 TEMPORARY = ".upload-"  # prefix of files on their way; dots are not scanned
 # What link() says on filesystems without hard links: FAT, some of FUSE, SMB.
@@ -4410,7 +4430,7 @@ def open_lock(path: str, mode: int) -> BinaryIO:
 
 
 def busy_names() -> HTTPError:
-    return HTTPError(503, "another server is busy with an upload",
+    return HTTPError(503, "another upload takes its time",
                      (("Retry-After", "5"),))
 
 
@@ -4450,13 +4470,14 @@ def lock_names(directory: str) -> Iterator[bool]:
         HTTPError: 503 when that takes too long.
     """
     deadline = time.monotonic() + LOCK_PATIENCE
-    if not NAMING.acquire(timeout=LOCK_PATIENCE):
+    turn = NAMING.setdefault(directory, threading.Lock())
+    if not turn.acquire(timeout=LOCK_PATIENCE):
         raise busy_names()
     try:
         with lock_directory(directory, deadline) as others_came:
             yield others_came
     finally:
-        NAMING.release()
+        turn.release()
 
 
 @contextlib.contextmanager
@@ -5186,6 +5207,35 @@ class State(NamedTuple):
     algorithms: FrozenSet[str]  # of the digests that its files have
 
 
+def together(function: Callable[[Any], Value], arguments: Sequence[Any],
+             others: int) -> List[Value]:
+    """Call a function for each argument, with the help of other threads.
+
+    They are daemons: a process that ends does not wait for them.
+    """
+    waiting = collections.deque(enumerate(arguments))
+    results: Dict[int, Value] = {}
+
+    def work() -> None:
+        while True:
+            try:
+                place, argument = waiting.popleft()
+            except IndexError:
+                return
+            results[place] = function(argument)
+    threads = [threading.Thread(target=work, daemon=True)
+               for _ in range(min(others, len(arguments) - 1))]
+    with contextlib.suppress(RuntimeError):  # there are no more threads
+        for thread in threads:
+            thread.start()
+    work()
+    for thread in threads:
+        if thread.ident is not None:
+            thread.join()
+    return [results[place] if place in results else function(argument)
+            for place, argument in enumerate(arguments)]
+
+
 class Reader:
     """Reads archives, each once for as long as it stays the same."""
 
@@ -5248,18 +5298,15 @@ class Reader:
         unread = sum(identity.size for archive, identity, *_ in sights
                      if identity and (archive.path not in known or
                                       known[archive.path][0] != identity))
-        threads = min(os.cpu_count() or 1, READERS, len(sights))
-        # Small ones are Python's work, which is that of one core.
-        if threads > 1 and unread > READ_ALONE \
-                and unread > len(sights) * READ_ALONE_EACH \
+        others = min(os.cpu_count() or 1, READERS) - 1
+        # Small ones are Python's work, which is that of one core, and some
+        # take too much memory to be unpacked side by side.
+        if unread > READ_ALONE and unread > len(sights) * READ_ALONE_EACH \
+                and not any(sight[0].filename.endswith(("xz", "bz2"))
+                            for sight in sights) \
                 and self.sharing.acquire(blocking=False):
             try:
-                # Late: nothing else needs it.
-                from concurrent.futures import ThreadPoolExecutor
-                with ThreadPoolExecutor(threads) as pool:
-                    return list(pool.map(facts, sights))
-            except RuntimeError:  # there are no more threads
-                pass
+                return together(facts, sights, others)
             finally:
                 self.sharing.release()
         return list(map(facts, sights))
@@ -6400,7 +6447,7 @@ class App(NamedTuple):
 
 
 def make_app(config: Config) -> App:
-    """Build an application; no file is read, and no thread started yet.
+    """Build an application; no package is read yet.
 
     Raises:
         UsageError: the configuration cannot work.
@@ -7807,9 +7854,9 @@ HEAD_BLOCK = 8 * 1024  # bytes received at once while a request is awaited
 # A send that does not wait needs no look at the socket before; not on
 # Windows, where all sends have a timeout.
 NO_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
-# Held for such a send.  All threads that have a request want the interpreter,
-# and who sends gives it away; as they wait here instead, their turns come in
-# order: with 32 connections a third of the 99th percentile.
+# Held for such a send.  Who sends gives the interpreter away, and all threads
+# that have a request want it; most of them wait here instead, which is fairer:
+# with 32 connections the 99th percentile is a third of what it was.
 TURN = threading.Lock()
 # What ends a recv() and lets an answer on its way pass; Windows needs more.
 END_OF_WAIT = socket.SHUT_RD if os.name != "nt" else socket.SHUT_RDWR
@@ -7882,11 +7929,8 @@ class Wire:
             EOFError: no more will come.
             socket.timeout: none came before the deadline (monotonic).
         """
-        self.sock.settimeout(max(deadline - time.monotonic(), 0.001))
-        try:
+        with self.patience(max(deadline - time.monotonic(), 0.001)):
             data = self.sock.recv(BLOCK)
-        finally:
-            self.sock.settimeout(None)
         if not data:
             raise EOFError
         self.buffer = self.buffer[self.at:] + data
@@ -7995,22 +8039,31 @@ class Wire:
     def send(self, data: bytes) -> None:
         """Send it all; only progress matters, not the time it takes."""
         sent = 0
-        if NO_WAIT and not self.is_secured:
+        # With a timeout it would wait, and all others for it.
+        if NO_WAIT and not self.is_secured and self.sock.gettimeout() is None:
             with contextlib.suppress(BlockingIOError), TURN:
                 sent = self.sock.send(data, NO_WAIT)
         if sent < len(data):
             view = memoryview(data)
-            self.sock.settimeout(1 if self.is_ended else SEND_TIMEOUT)
-            while sent < len(data):
-                sent += self.sock.send(view[sent:])
-            self.sock.settimeout(None)
+            with self.patience(1 if self.is_ended else SEND_TIMEOUT):
+                while sent < len(data):
+                    sent += self.sock.send(view[sent:])
+
+    @contextlib.contextmanager
+    def patience(self, seconds: float) -> Iterator[None]:
+        """Wait no longer for the client, each time, as long as this lasts."""
+        self.sock.settimeout(seconds)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # it is closed
+                self.sock.settimeout(None)
 
     def send_file(self, file: BinaryIO, start: int, length: int) -> bool:
         """Send a part of a file; False when the file shrank meanwhile."""
         if not self.is_secured:
-            self.sock.settimeout(SEND_TIMEOUT)
-            sent = self.sock.sendfile(file, start, length)
-            self.sock.settimeout(None)
+            with self.patience(SEND_TIMEOUT):
+                sent = self.sock.sendfile(file, start, length)
             return bool(sent == length)
         file.seek(start)
         while length:
@@ -8923,9 +8976,7 @@ def leave(status: int) -> None:
     Threads may still write to a client that does not read.  Where they
     meet a Python that takes itself apart, it aborts instead of ending.
     """
-    flush_log()
-    with contextlib.suppress(AttributeError, OSError, ValueError):
-        sys.stdout.flush()
+    flush_log()  # what is printed was flushed at once
     os._exit(status)
 
 
@@ -10095,9 +10146,10 @@ def inspect_file(file: BinaryIO, job: Job) -> Reading:
     requires = fields.get("requires-dist", [])
     build_requires: Sequence[str] = ()
     if job.with_requirements and archive.filetype == "sdist":
-        members = read_sdist(file, archive)
-        requires = requires or parse_requires(members.get("requires.txt", b""))
         try:
+            members = read_sdist(file, archive)
+            requires = requires or parse_requires(
+                members.get("requires.txt", b""))
             build_requires = parse_build(members.get("pyproject.toml"))
         except ValueError as error:
             problems.append(("requirement", str(error)))
@@ -12785,7 +12837,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             for root in found.get("roots", ()):
                 check_word(root)
             print("pypi-server: warning: name the command: pypi-server "
-                  f"{arguments[0]} ...", file=sys.stderr)
+                  f"{arguments[0]} ...", file=sys.stderr, flush=True)
         command = found.pop("command")
         status = COMMANDS[command](found)
         if argv is None and command == "run":

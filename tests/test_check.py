@@ -301,6 +301,14 @@ class TestRecord(CheckTestCase):
                 self.assertEqual(sorted(expected), sorted(
                     "%s: %s" % found for found in findings.get(DEMO, ())))
 
+    def test_a_large_file_of_an_sdist_makes_it_no_less_whole(self):
+        self.put("demo-1.0.zip", archives.zipped({
+            "demo-1.0/PKG-INFO": archives.metadata("demo", "1.0"),
+            "demo-1.0/pyproject.toml": bytes(11 * 2 ** 20)}))
+        findings, _ = self.check(options=("--closure",))
+        self.assertEqual(["requirement"], [
+            kind for kind, _ in findings["demo-1.0.zip"]])
+
     def test_other_zips_are_unpacked(self):
         data = archives.zipped({
             "demo-1.0/PKG-INFO": archives.metadata("demo", "1.0"),

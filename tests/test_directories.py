@@ -1140,6 +1140,7 @@ class TestCores(FilesTestCase):
     def read(self):
         directories = pypi_server.Directories(
             [self.root], pypi_server.FactCache(None), ["sha256"])
+        self.addCleanup(directories.reader.cache.close)
         return {file.archive.filename: file.facts.digests["sha256"]
                 for file in directories.project("foo").files}
 

@@ -131,6 +131,48 @@ def entry(name, data, offset=None):
                        + (0, 0, 0, 0, 0, offset)) + name
 
 
+@unittest.skipUnless(pypi_server.NO_WAIT, "every send may wait here")
+class TestSending(unittest.TestCase):
+    def pair(self):
+        ours, theirs = socket.socketpair()
+        self.addCleanup(ours.close)
+        self.addCleanup(theirs.close)
+        return pypi_server.Wire(ours), theirs
+
+    def test_who_does_not_read_stops_nobody(self):
+        """Not even with what is sent to him after the first timeout."""
+        slow, _ = self.pair()
+        with mock.patch.object(pypi_server, "SEND_TIMEOUT", 0.2):
+            with self.assertRaises(socket.timeout):
+                slow.send(bytes(10 ** 7))
+        thread = threading.Thread(target=lambda: self.assertRaises(
+            OSError, slow.send, b"error"), daemon=True)
+        thread.start()
+        wait_for(lambda: slow.sock.gettimeout() is not None, "it waits")
+        quick, client = self.pair()
+        quick.send(b"answer")
+        self.assertEqual(b"answer", client.recv(100))
+        self.assertTrue(thread.is_alive())
+        slow.shut(socket.SHUT_RDWR)
+        thread.join(10)
+        self.assertFalse(thread.is_alive())
+
+
+class TestNaming(DirectoryTestCase):
+    def test_one_directory_does_not_wait_for_another(self):
+        first, second = (os.path.join(self.folder, name) for name in "ab")
+        os.mkdir(first)
+        os.mkdir(second)
+        with pypi_server.lock_names(first):
+            done = []
+            thread = threading.Thread(target=lambda: [
+                done.append(others_came) for others_came in [
+                    pypi_server.lock_names(second).__enter__()]])
+            thread.start()
+            thread.join(10)
+            self.assertEqual([True], done)
+
+
 class TestOverlap(DirectoryTestCase):
     """Entries of a zip that share bytes (CVE-2024-0450)."""
 

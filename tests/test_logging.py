@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pypi_server
 from tests import archives, forms
 from tests.helpers import (
-    DirectoryTestCase, ServerProcess, Wire, ask, call_wsgi, wait_for,
+    SCRIPT, DirectoryTestCase, ServerProcess, Wire, ask, call_wsgi, wait_for,
 )
 
 WHEEL = "foo-1.0-py3-none-any.whl"
@@ -154,7 +154,8 @@ class TestTargets(LogTestCase):
         """A log in the C locale shows what it can."""
         with ServerProcess("-v", self.root, environment={
                 "LC_ALL": "C", "PYTHONIOENCODING": "ascii",
-                "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}) as server:
+                "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+                program=(SCRIPT,)) as server:
             server.get("%C3%A4%E2%82%AC/b/c")
             server.get("health")
         self.assertNotIn("Traceback", server.output)

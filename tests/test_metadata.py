@@ -313,6 +313,35 @@ class TestZip(unittest.TestCase):
         data[data.index(b"PK\1\2") + 8] |= 1
         self.assertIn("encrypted", read(WHEEL, bytes(data)).problem)
 
+    def test_names_that_readers_cut_or_replace(self):
+        """One whose name ends at a zero, and one that has a second name."""
+        data = archives.zipped({self.PATH: INFO, "foo/x.txt": b"x"})
+        other = b"foo/x.txt"
+        self.assertIn("zero", read(WHEEL, data.replace(
+            other, b"foo/\0.txt")).problem)
+        second = struct.pack("<BL", 1, zlib.crc32(other)) + self.PATH.encode()
+        for name, expected in ((second, "two names"), (
+                second[:5] + other, ""), (second + b"x", "two names")):
+            info = zipfile.ZipInfo("foo/x.txt")
+            info.extra = struct.pack("<2H", 0x7075, len(name)) + name
+            file = io.BytesIO()
+            with zipfile.ZipFile(file, "w") as archive:
+                archive.writestr(self.PATH, INFO)
+                archive.writestr(info, b"x")
+            problem = read(WHEEL, file.getvalue()).problem
+            self.assertIn(expected, problem)
+            self.assertEqual(bool(expected), bool(problem))
+
+    def test_a_directory_in_the_comment(self):
+        """Installers take the last record, whether it fits or not."""
+        hidden = archives.zipped({self.PATH: b"Name: evil\n"})
+        data = archives.zipped({self.PATH: INFO})
+        self.assertEqual("", read(WHEEL, data).problem)
+        for rest in b"", b"x", bytes(30):
+            comment = hidden + rest
+            evil = data[:-2] + struct.pack("<H", len(comment)) + comment
+            self.assertTrue(read(WHEEL, evil).problem, rest)
+
     def test_two_readings(self):
         """No file is taken of which installers read something else."""
         chance = random.Random(12)

@@ -21,8 +21,8 @@ from urllib.parse import urlsplit
 import pypi_server
 from tests import archives
 from tests.helpers import (
-    SCRIPT, DirectoryTestCase, ServerProcess, SharedTestCase, Wire, ask,
-    listening, wait_for,
+    PROGRAM, SCRIPT, DirectoryTestCase, ServerProcess, SharedTestCase, Wire,
+    ask, listening, wait_for,
 )
 from tests.test_headers import BAD_HEADS, BAD_TARGETS, LENGTHS
 
@@ -845,6 +845,36 @@ class TestLog(ProcessTestCase):
             if process:
                 process.kill()
                 process.communicate()
+            os.close(reader)
+            os.close(writer)
+
+
+class TestStalledLog(DirectoryTestCase):
+    def test_full_pipe_does_not_stop_the_end(self):
+        """Nor is a part of it waited for that could still be written."""
+        reader, writer = os.pipe()
+        environment = {name: text for name, text in os.environ.items()
+                       if name != "PYTHONUNBUFFERED"}
+        process = subprocess.Popen(
+            [sys.executable, *PROGRAM, "run", "-vv", "--log-stream", "stdout",
+             "-p", "0", "-H", "127.0.0.1", "--cache-dir", self.folder,
+             self.root], stdout=writer, stderr=subprocess.DEVNULL,
+            env=environment)
+        try:
+            line = b""
+            while b"Serving" not in line or not line.endswith(b"\n"):
+                line += os.read(reader, 1)
+            url = urlsplit(re.search(b"http://[^\\s]+", line.rpartition(
+                b"Serving")[2]).group(0).decode())
+            with Wire((url.hostname, url.port), timeout=10) as wire:
+                for _ in range(1500):
+                    wire.send(get("/health"))
+                    wire.answer()
+            process.send_signal(signal.SIGTERM)
+            self.assertEqual(0, process.wait(30))
+        finally:
+            process.kill()
+            process.wait()
             os.close(reader)
             os.close(writer)
 
