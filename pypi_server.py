@@ -23,27 +23,28 @@ disk, the network and the clock.  A section uses only those above it.
     14  Options       every setting, declared once
     15  Files         identity, atomic writes, the cache of what was read
     16  Tree          the names in the package directories
-    17  Directories   projects: whole files, digests, companions
-    18  Warm-up       what nobody has asked for is read ahead of requests
-    19  Lists         what is known of all projects at once
-    20  Accounts      who may, by a password file that may change
-    21  Application   what it is made of, and the kinds of answers
-    22  Handlers      pages, downloads, search
-    23  Uploads       what is stored, and what is refused
-    24  Routing       the route table, from request to response
-    25  Wire          bytes of a socket, bodies of requests, heads of answers
-    26  Server        the http.server adapter: connections, answers kept ready
-    27  Workers       processes, signals, start and stop
-    28  WSGI          the application for other servers
-    29  Update        newer releases in another index
-    30  Yank          companion files that withdraw releases
-    31  Inspection    all of an archive is read, on all cores
-    32  Target        the Python and the platform that is installed for
-    33  Closure       what can be installed out of the directories
-    34  Check         what is wrong or missing
-    35  Site          plain files that any web server can serve
-    36  Export        an index as a site, and only what changed
-    37  Command line  parser and main
+    17  Reading       archives, each read once while it stays the same
+    18  Directories   projects: whole files, digests, companions
+    19  Warm-up       what nobody has asked for is read ahead of requests
+    20  Lists         what is known of all projects at once
+    21  Accounts      who may, by a password file that may change
+    22  Application   what it is made of, and the kinds of answers
+    23  Handlers      pages, downloads, search
+    24  Uploads       what is stored, and what is refused
+    25  Routing       the route table, from request to response
+    26  Wire          bytes of a socket, bodies of requests, heads of answers
+    27  Server        the http.server adapter: connections, answers kept ready
+    28  Workers       processes, signals, start and stop
+    29  WSGI          the application for other servers
+    30  Update        newer releases in another index
+    31  Yank          companion files that withdraw releases
+    32  Inspection    all of an archive is read, on all cores
+    33  Target        the Python and the platform that is installed for
+    34  Closure       what can be installed out of the directories
+    35  Check         what is wrong or missing
+    36  Site          plain files that any web server can serve
+    37  Export        an index as a site, and only what changed
+    38  Command line  parser and main
 """
 
 import argparse
@@ -4234,9 +4235,6 @@ BUSY_PAUSE = 5.0  # seconds until a cache that could not be opened is tried
 # Seconds that an upload waits for another server to give a name; the other
 # one may have been stopped in the middle of that.
 LOCK_PATIENCE = 20
-READERS = 8  # threads that read the archives of one project
-READ_ALONE = 16 * 1024 ** 2  # bytes for which other threads do not pay ...
-READ_ALONE_EACH = 256 * 1024  # ... and the same for an archive on average
 # Threads wait for each other here, by directory; to wait for a file they would
 # have to ask again and again.
 NAMING: Dict[str, threading.Lock] = {}
@@ -5144,67 +5142,16 @@ class Tree:
                 for name, problem in problems.items()]
 
 
-# === 17  Directories ========================================================
+# === 17  Reading ============================================================
 
 UNSETTLED = "it is still being written"  # why a file is withheld
-CHECK_INTERVAL = 0.3  # seconds that an answer may be older than the disk
-SLOW_INTERVAL = 0.7   # the same where it takes long to look
 # seconds until a file that could not be read is tried again, twice as many
 # each time
 RETRY_FIRST = 1.0
 RETRY_LATEST = 60.0
-# Files whose answers are kept in memory; each costs about 1 KiB with its
-# share of the rendered pages.
-KEEP_FILES = 20000
-
-
-def status_problem(word: str) -> str:
-    """Return what is wrong with the first word of a status file, or ""."""
-    return "" if word.lower() in STATUSES else (
-        f"its first word must be one of {', '.join(STATUSES)}, "
-        f"not {word[:WORDS_LIMIT]!r}")
-
-
-class Changes:
-    """Counts what workers change, in memory that they share.
-
-    Each has a place of its own there, so that none needs a lock.
-    """
-
-    def __init__(self) -> None:
-        self.memory = mmap.mmap(-1, 8)
-        self.place = 0
-        self.lock = threading.Lock()  # of the threads of one worker
-
-    def share(self, workers: int) -> None:
-        """Make room for workers; called before they are forked."""
-        self.memory = mmap.mmap(-1, 8 * workers)
-
-    def seen(self) -> bytes:
-        """Return what differs after each change."""
-        return self.memory[:]
-
-    def others(self) -> bytes:
-        """Return what differs after each change by another worker."""
-        memory = self.memory[:]
-        return memory[:8 * self.place] + memory[8 * self.place + 8:]
-
-    def note(self) -> None:
-        with self.lock:
-            count, = struct.unpack_from("Q", self.memory, 8 * self.place)
-            struct.pack_into("Q", self.memory, 8 * self.place, count + 1)
-
-
-class State(NamedTuple):
-    """A project, and what makes it out of date."""
-
-    project: Project
-    files: Dict[str, File]  # those of the project, by filename
-    mark: object            # of the snapshot
-    seen: Tuple[Any, ...]   # identities of all that it was made from
-    until: float            # monotonic; it is right at least so long
-    settled: bool           # nothing in it is still to be read
-    algorithms: FrozenSet[str]  # of the digests that its files have
+READERS = 8  # threads that read the archives of one project
+READ_ALONE = 16 * 1024 ** 2  # bytes for which other threads do not pay ...
+READ_ALONE_EACH = 256 * 1024  # ... and the same for an archive on average
 
 
 def together(function: Callable[[Any], Value], arguments: Sequence[Any],
@@ -5393,6 +5340,64 @@ class Reader:
         except Exception:  # it was whole: so it is another by now
             raise HTTPError(503, f"{file.archive.filename} is changing",
                             (("Retry-After", "1"),))
+
+
+# === 18  Directories ========================================================
+
+CHECK_INTERVAL = 0.3  # seconds that an answer may be older than the disk
+SLOW_INTERVAL = 0.7   # the same where it takes long to look
+# Files whose answers are kept in memory; each costs about 1 KiB with its
+# share of the rendered pages.
+KEEP_FILES = 20000
+
+
+def status_problem(word: str) -> str:
+    """Return what is wrong with the first word of a status file, or ""."""
+    return "" if word.lower() in STATUSES else (
+        f"its first word must be one of {', '.join(STATUSES)}, "
+        f"not {word[:WORDS_LIMIT]!r}")
+
+
+class Changes:
+    """Counts what workers change, in memory that they share.
+
+    Each has a place of its own there, so that none needs a lock.
+    """
+
+    def __init__(self) -> None:
+        self.memory = mmap.mmap(-1, 8)
+        self.place = 0
+        self.lock = threading.Lock()  # of the threads of one worker
+
+    def share(self, workers: int) -> None:
+        """Make room for workers; called before they are forked."""
+        self.memory = mmap.mmap(-1, 8 * workers)
+
+    def seen(self) -> bytes:
+        """Return what differs after each change."""
+        return self.memory[:]
+
+    def others(self) -> bytes:
+        """Return what differs after each change by another worker."""
+        memory = self.memory[:]
+        return memory[:8 * self.place] + memory[8 * self.place + 8:]
+
+    def note(self) -> None:
+        with self.lock:
+            count, = struct.unpack_from("Q", self.memory, 8 * self.place)
+            struct.pack_into("Q", self.memory, 8 * self.place, count + 1)
+
+
+class State(NamedTuple):
+    """A project, and what makes it out of date."""
+
+    project: Project
+    files: Dict[str, File]  # those of the project, by filename
+    mark: object            # of the snapshot
+    seen: Tuple[Any, ...]   # identities of all that it was made from
+    until: float            # monotonic; it is right at least so long
+    settled: bool           # nothing in it is still to be read
+    algorithms: FrozenSet[str]  # of the digests that its files have
 
 
 class Directories:
@@ -5754,7 +5759,7 @@ class Directories:
         self.changes.note()
 
 
-# === 18  Warm-up ============================================================
+# === 19  Warm-up ============================================================
 
 # seconds between two looks at what there is to read
 WARM_INTERVAL = 1.0
@@ -5904,7 +5909,7 @@ class Warmer:
             self.directories.pack(batch)
 
 
-# === 19  Lists ==============================================================
+# === 20  Lists ==============================================================
 
 # Projects that a request may bring up to date in lists; the thread that reads
 # ahead does it with the others.
@@ -6086,7 +6091,7 @@ def why_ignored(path: str, archives: Mapping[str, Archive]
     return "unrecognized", "its name is not that of an archive"
 
 
-# === 20  Accounts ===========================================================
+# === 21  Accounts ===========================================================
 
 # Verified pairs that are remembered; more users nobody has in one file.
 KEEP_PAIRS = 10000
@@ -6386,7 +6391,7 @@ def rewrite_passwords(path: str, user: str, digest: Optional[str]) -> None:
     replace_text(path, "".join(kept))
 
 
-# === 21  Application ========================================================
+# === 22  Application ========================================================
 
 PAGES_LIMIT = 64 * 1024 ** 2  # bytes of rendered pages that are kept ...
 PAGE_OVERHEAD = 1024  # ... with what Python needs for each
@@ -6710,7 +6715,7 @@ def phrase(status: int) -> str:
         return "Error"
 
 
-# === 22  Handlers ===========================================================
+# === 23  Handlers ===========================================================
 
 
 def home(app: App, request: Request) -> Response:
@@ -7079,7 +7084,7 @@ def parse_search(request: Request) -> Tuple[
     return names, summaries, combine
 
 
-# === 23  Uploads ============================================================
+# === 24  Uploads ============================================================
 
 # bytes of all text fields; long descriptions on PyPI are about 1 MiB
 FORM_LIMIT = 16 * 1024 ** 2
@@ -7575,7 +7580,7 @@ def audit_refusal(app: App, request: Request, verb: str,
         audit(request, verb, *details)
 
 
-# === 24  Routing ============================================================
+# === 25  Routing ============================================================
 
 
 class Route(NamedTuple):
@@ -7835,7 +7840,7 @@ def log_response(config: Config, request: Request,
         LOG.info("%s", format_record(config.log_err_frmt, values))
 
 
-# === 25  Wire ===============================================================
+# === 26  Wire ===============================================================
 
 # Seconds.  Clients reuse a connection within moments; uv keeps 20 for later.
 IDLE_TIMEOUT = 60
@@ -8361,7 +8366,7 @@ def large_page(request: Request, response: Response) -> bytes:
     return b""
 
 
-# === 26  Server =============================================================
+# === 27  Server =============================================================
 
 # Seconds
 POLL_INTERVAL = 0.2  # to notice that the server shall stop
@@ -8821,7 +8826,7 @@ class Server(ThreadingHTTPServer):
             self.changed.wait_for(lambda: not self.connections, GRACE)
 
 
-# === 27  Workers ============================================================
+# === 28  Workers ============================================================
 
 MANY_FILES = 65536  # as many as anybody needs
 # Seconds that a thread waits for the interpreter before it insists.  With the
@@ -8995,7 +9000,7 @@ def allow_many_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-# === 28  WSGI ===============================================================
+# === 29  WSGI ===============================================================
 
 
 class FileBlocks:
@@ -9363,7 +9368,7 @@ WSGI_SERVERS: Dict[str, Tuple[str, Callable[
     "paste": ("paste.httpserver", serve_paste)}
 
 
-# === 29  Update =============================================================
+# === 30  Update =============================================================
 
 CONNECTIONS = 8        # to the upstream index at once; pip has one, uv 50
 UPSTREAM_TIMEOUT = 30  # seconds
@@ -9943,7 +9948,7 @@ def keep(update: Update, path: str) -> str:
     return ""
 
 
-# === 30  Yank ===============================================================
+# === 31  Yank ===============================================================
 
 
 def read_tree(roots: Sequence[str]) -> Tree:
@@ -10074,7 +10079,7 @@ def write_companion(path: str, text: str) -> None:
     sync_directory(os.path.dirname(path))
 
 
-# === 31  Inspection =========================================================
+# === 32  Inspection =========================================================
 
 # A wheel that grows more than this is not unpacked: text of one letter grows
 # a thousandfold, code and data less than twentyfold.
@@ -10497,7 +10502,7 @@ def inspect_for(pipe: Any) -> None:
             pipe.send([inspect_archive(job) for job in pipe.recv()])
 
 
-# === 32  Target =============================================================
+# === 33  Target =============================================================
 
 # PEP 513, 571, 599: what these were called before PEP 600, by glibc 2.N.
 LEGACY_LINUX = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
@@ -10652,7 +10657,7 @@ def load_packaging() -> Any:
                      "-m ensurepip`, or install packaging")
 
 
-# === 33  Closure ============================================================
+# === 34  Closure ============================================================
 
 # Releases that are tried for one, before it is given up as undecided.
 TRIES = 2000
@@ -11202,7 +11207,7 @@ class Search:
             for need, by in plan.wanted[project])
 
 
-# === 34  Check ==============================================================
+# === 35  Check ==============================================================
 
 # What findings can be, in the order in which they are told.
 KINDS = {
@@ -11470,7 +11475,7 @@ def check_all(config: Config) -> int:
     return 1 if report.findings else 0
 
 
-# === 35  Site ===============================================================
+# === 36  Site ===============================================================
 
 # In the site, hidden: what was written and from what, settings for nginx,
 # and files on their way.  Everything else in the site can be looked at.
@@ -11870,7 +11875,7 @@ def check_apart(place: str, roots: Sequence[str]) -> None:
                 "not lie in one another; name another place for the site")
 
 
-# === 36  Export =============================================================
+# === 37  Export =============================================================
 
 NAMES_INTERVAL = 1.0  # seconds between two looks at names, in --watch
 LOOK_SHARE = 10       # all files are looked at in one part of so many
@@ -12370,7 +12375,7 @@ def export_site(config: Config, announce: Callable[[str], None]) -> int:
     return 1 if exporter.failures else 0
 
 
-# === 37  Command line =======================================================
+# === 38  Command line =======================================================
 
 # Runs the code in a file that is open as if it had been imported.
 AS_MODULE = (

@@ -301,8 +301,7 @@ class TestUse(BrowserTestCase):
         self.assertEqual("query", self.page.run(
             "return document.activeElement.id"))
         self.page.go(self.page.url)  # typing goes on where it was
-        self.assertEqual(4, self.page.run(
-            "return document.activeElement.selectionStart"))
+        self.page.wait("document.activeElement.selectionStart === 4")
         self.page.type("#query", "zzz")
         self.page.wait("document.querySelector('#results').innerText"
                        ".includes('Nothing has that')")
