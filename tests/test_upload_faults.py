@@ -1040,7 +1040,9 @@ class LargeTest(FaultTestCase):
         before = memory(process, "VmHWM")
         name = archives.wheel_filename("demo", "1.0")
         self.assertEqual(200, self.send(server, name, data).status)
-        self.assertLess(memory(process, "VmHWM") - before, 16)  # MiB
+        # MiB; PyPy lets its garbage lie for a while.
+        self.assertLess(memory(process, "VmHWM") - before, 16 if
+                        sys.implementation.name == "cpython" else 60)
         self.assertEqual(sorted((WHEEL, name)), self.files())
 
 
