@@ -126,9 +126,11 @@ class TestLimit(ConnectionsTestCase):
     def test_connection_without_a_request_gives_way(self):
         """Those that begin and never go on keep nobody out."""
         with self.serve(4):
-            idle = [self.connect(b"GET / HT" if number % 2 else b"")
-                    for number in range(4)]
-            wait_for(lambda: len(self.server.connections) == 4, "taken")
+            idle = []
+            while len(idle) < 4:
+                idle.append(self.connect(b"GET / HT" * (len(idle) % 2)))
+                wait_for(lambda: len(self.server.connections) == len(idle),
+                         "taken")
             self.assertEqual(200, self.ask()[1])
             self.assertTrue(idle[0].is_closed())
 
