@@ -30,8 +30,8 @@ SCRIPT = os.path.join(os.path.dirname(HERE), "pypi_server.py")
 PROGRAM = ("-c", "import sys; sys.path.insert(0, sys.argv.pop(1)); "
            "import pypi_server; sys.exit(pypi_server.main())",
            os.path.dirname(SCRIPT))
-if sys.version_info < (3, 7):  # in a plain locale it starts itself anew
-    PROGRAM = (SCRIPT,)
+if sys.version_info < (3, 7) or sys.implementation.name != "cpython":
+    PROGRAM = (SCRIPT,)  # in a plain locale it starts itself anew
 READY = re.compile(r"^Serving .* at (http\S+)$")
 # What is withheld is logged; here it would only be in the way.
 logging.getLogger("pypi_server").addHandler(logging.NullHandler())
