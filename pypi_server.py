@@ -1297,7 +1297,7 @@ def read_fully(file: BinaryIO, size: int) -> bytes:
 
 # Zip files: wheels, eggs and some sdists.  The module zipfile would hold each
 # member of 100,000 in an object of its own, takes what is cut off in the
-# comment, and needs three times as long.
+# comment, and needs more than twice as long.
 
 # Paragraphs of PKWARE's APPNOTE.TXT.
 ZIP_END = struct.Struct("<4s4H2LH")            # 4.3.16: the last record
@@ -1417,15 +1417,7 @@ def zip_directory(file: BinaryIO) -> Tuple[bytes, int, int]:
     place = at - ZIP64_PLACE.size
     if place >= 0 and tail.startswith(b"PK\6\7", place):
         at = place - ZIP64_END.size
-        # Some readers go where it leads, others to what is right before it.
-        leads_to = ZIP64_PLACE.unpack_from(tail, place)[1:]
-        large = ZIP64_END.unpack_from(tail, at)[-2:] if at >= 0 else ()
-        if leads_to not in ((0, base + at, 0), (0, base + at, 1)) \
-                or not tail.startswith(b"PK\6\6", at) \
-                or any(small not in (0xFFFFFFFF, number)
-                       for small, number in zip((length, offset), large)):
-            raise ValueError("its ZIP64 records contradict each other")
-        length, offset = large
+        length, offset = zip64_end(tail, place, base, (length, offset))
     if length > ZIP_DIRECTORY_LIMIT:
         raise ValueError("its directory has more than "
                          f"{ZIP_DIRECTORY_LIMIT} bytes")
@@ -1436,6 +1428,30 @@ def zip_directory(file: BinaryIO) -> Tuple[bytes, int, int]:
         return tail[start - base:at], start, start - offset
     file.seek(start)
     return read_fully(file, length), start, start - offset
+
+
+def zip64_end(tail: bytes, place: int, base: int, small: Tuple[int, int]
+              ) -> Tuple[int, int]:
+    """Return the length and the offset of a directory out of ZIP64 records.
+
+    Args:
+        place: of the record that leads to the other one, in the tail.
+        base: of the tail, in the file.
+        small: the same out of the last record, which may be too small.
+
+    Raises:
+        ValueError: the three do not agree.
+    """
+    at = place - ZIP64_END.size
+    # Some readers go where it leads, others to what is right before it.
+    leads_to = ZIP64_PLACE.unpack_from(tail, place)[1:]
+    if at >= 0 and tail.startswith(b"PK\6\6", at) \
+            and leads_to in ((0, base + at, 0), (0, base + at, 1)):
+        length, offset = ZIP64_END.unpack_from(tail, at)[-2:]
+        if small[0] in (0xFFFFFFFF, length) \
+                and small[1] in (0xFFFFFFFF, offset):
+            return length, offset
+    raise ValueError("its ZIP64 records contradict each other")
 
 
 def read_member(file: BinaryIO, member: Member, limit: int) -> bytes:
@@ -10742,9 +10758,9 @@ def suitable(specifier: Any, versions: Iterable[str]) -> List[str]:
 class Stock:
     """The releases in the directories, as installers on a target see them."""
 
-    def __init__(self, target: Target, library: Any) -> None:
+    def __init__(self, target: Target, packaging: Any) -> None:
         self.target = target
-        self.library = library
+        self.packaging = packaging
         # By project and version: the best file with its order.
         self.best: Dict[str, Dict[str, Tuple[Any, Candidate]]] = {}
         # By project and version: why a file of it is of no use; "" if one is
@@ -10795,7 +10811,7 @@ class Stock:
         if not requires_python:
             return True
         try:
-            need = self.library.Requirement("x" + requires_python)
+            need = self.packaging.Requirement("x" + requires_python)
             return bool(need.specifier.contains(
                 self.target.python, prereleases=True))
         except Exception:
@@ -10808,7 +10824,7 @@ class Stock:
                 if len(text) > REQUIREMENT_LIMIT:
                     raise ValueError("too long")
                 # Until packaging 22, markers compared spellings.
-                found = self.library.Requirement(EXTRA.sub(
+                found = self.packaging.Requirement(EXTRA.sub(
                     lambda match: match.group(1) + normalize(match.group(2)),
                     text))
                 extras = sorted(map(normalize, found.extras))
@@ -10857,7 +10873,7 @@ class Stock:
         texts = frozenset(need.versions for need in needs)
         key = project, texts
         if key not in self.selected:
-            specifier = self.library.SpecifierSet(",".join(
+            specifier = self.packaging.SpecifierSet(",".join(
                 filter(None, sorted(texts))))
             releases = self.best.get(project, {})
             offered = [version for version in releases
@@ -11062,7 +11078,7 @@ class Closure:
             if node in self.dead or node not in disputed:
                 continue
             project, version, _ = node
-            specifier = self.stock.library.SpecifierSet("===" + version)
+            specifier = self.stock.packaging.SpecifierSet("===" + version)
             problem = Search(self).run([Need(
                 f"{project}==={version}", project, (), specifier,
                 str(specifier), "")])

@@ -42,27 +42,24 @@ def rate(port, request, seconds):
 
 
 def load_with_wrk(port, request, seconds):
-    printed = run_wrk(port, request, seconds)
-    if re.search("Non-2xx|Socket errors", printed):
-        return None
     return float(re.search(
-        r"Requests/sec: *([\d.]+)", printed).group(1)) or None
+        r"Requests/sec: *([\d.]+)|$",
+        run_wrk(port, request, seconds)).group(1) or 0) or None
 
 
 def percentile(port, request, seconds):
     """Return the milliseconds that 99 of 100 answers take at the most; None
-    without wrk.
+    without wrk, and when some are errors.
     """
-    if not WRK:
-        return None
-    number, unit = re.search(
+    found = WRK and re.search(
         r"\n +99% +([\d.]+)(us|ms|s)\n",
-        run_wrk(port, request, seconds, "--latency")).groups()
-    return float(number) * {"us": .001, "ms": 1, "s": 1000}[unit]
+        run_wrk(port, request, seconds, "--latency"))
+    return float(found.group(1)) * {"us": .001, "ms": 1, "s": 1000}[
+        found.group(2)] if found else None
 
 
 def run_wrk(port, request, seconds, *options):
-    """Return what wrk prints."""
+    """Return what wrk prints, "" when some answers are errors."""
     command = [WRK, "-t1", "-c%d" % request.connections, "-d%ds" % seconds,
                "--timeout", "20s", *options]
     for pair in request.headers:
@@ -78,7 +75,8 @@ def run_wrk(port, request, seconds, *options):
         found = subprocess.run(
             command + ["http://127.0.0.1:%d%s" % (port, request.paths[0])],
             check=True, stdout=subprocess.PIPE, universal_newlines=True)
-    return found.stdout
+    return "" if re.search("Non-2xx|Socket errors", found.stdout) \
+        else found.stdout
 
 
 def load_with_python(port, request, seconds):

@@ -3,16 +3,13 @@
     python -m tests.runner SUMMARY.json MODULE ...
 
 The summary has `passed`, `seconds`, `failed` and `skipped`; the last two are
-lists of [test, text], where the text is the traceback or the reason.  `times`
-has [seconds, test] of the slowest.
+lists of [test, text], where the text is the traceback or the reason.
 """
 
 import json
 import sys
 import time
 import unittest
-
-SLOWEST = 60  # tests whose times are told
 
 
 class Result(unittest.TestResult):
@@ -21,16 +18,6 @@ class Result(unittest.TestResult):
     def __init__(self):
         super().__init__()
         self.passed = 0
-        self.times = []
-        self.began = 0.0
-
-    def startTest(self, test):
-        super().startTest(test)
-        self.began = time.perf_counter()
-
-    def stopTest(self, test):
-        super().stopTest(test)
-        self.times.append((time.perf_counter() - self.began, str(test)))
 
     def addSuccess(self, test):
         super().addSuccess(test)
@@ -52,7 +39,6 @@ class Result(unittest.TestResult):
             failed.setdefault(str(test), []).append("unexpected success")
         return {
             "passed": self.passed,
-            "times": sorted(self.times, reverse=True)[:SLOWEST],
             "failed": [[name, "\n".join(texts)]
                        for name, texts in failed.items()],
             "skipped": [[str(test), reason]

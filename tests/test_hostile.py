@@ -163,11 +163,13 @@ class TestNaming(DirectoryTestCase):
         first, second = (os.path.join(self.folder, name) for name in "ab")
         os.mkdir(first)
         os.mkdir(second)
+        done = []
+
+        def name():
+            with pypi_server.lock_names(second) as others_came:
+                done.append(others_came)
         with pypi_server.lock_names(first):
-            done = []
-            thread = threading.Thread(target=lambda: [
-                done.append(others_came) for others_came in [
-                    pypi_server.lock_names(second).__enter__()]])
+            thread = threading.Thread(target=name)
             thread.start()
             thread.join(10)
             self.assertEqual([True], done)
