@@ -7866,7 +7866,11 @@ BODY_RATE = 500       # bytes per second, that a body must have on average
 BODY_CLAIM = 2        # after the head; then a body gives way, see Wire
 SEND_TIMEOUT = 60     # without any progress
 HANDSHAKE_TIMEOUT = 10  # of TLS, as a whole
-TLS_BLOCK = 64 * 1024   # bytes of a file that are encrypted at once
+FILE_BLOCK = 64 * 1024  # bytes of a file that are copied at once
+SENDFILE_LIMIT = 2 ** 30  # bytes; some systems take no more at once
+# What sendfile() says of filesystems that cannot do it.
+WITHOUT_SENDFILE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP,
+                    errno.EOPNOTSUPP)
 LINGER_TIMEOUT = 30   # to read on after an early answer; nginx has 30 too
 LINGER_REFUSED = 3    # the same after what was no request
 # Bytes.  A file or a page up to here goes out in one piece with its head.
@@ -7875,6 +7879,7 @@ HEAD_BLOCK = 8 * 1024  # bytes received at once while a request is awaited
 # A send that does not wait needs no look at the socket before; not on
 # Windows, where all sends have a timeout.
 NO_WAIT = getattr(socket, "MSG_DONTWAIT", 0)
+CORK = getattr(socket, "TCP_CORK", 0)  # on Linux
 # Held for such a send.  Who sends gives the interpreter away, and all threads
 # that have a request want it; most of them wait here instead, which is fairer:
 # with 32 connections the 99th percentile is a third of what it was.
@@ -8082,18 +8087,54 @@ class Wire:
 
     def send_file(self, file: BinaryIO, start: int, length: int) -> bool:
         """Send a part of a file; False when the file shrank meanwhile."""
-        if not self.is_secured:
-            with self.patience(SEND_TIMEOUT):
-                sent = self.sock.sendfile(file, start, length)
-            return bool(sent == length)
+        end = start + length
+        if not self.is_secured and hasattr(os, "sendfile"):
+            start = self.pass_on(file, start, end)
         file.seek(start)
-        while length:
-            block = file.read(min(length, TLS_BLOCK))
+        while start < end:
+            block = file.read(min(end - start, FILE_BLOCK))
             if not block:
                 return False
             self.send(block)
-            length -= len(block)
+            start += len(block)
         return True
+
+    def pass_on(self, file: BinaryIO, start: int, end: int) -> int:
+        """Let the system send a part of a file; return how far it came.
+
+        Calls that wait, and segments that are full, take less of everything:
+        of wheels with 5 MiB a third more go out.
+        """
+        self.sock.setsockopt(
+            socket.SOL_SOCKET, socket.SO_SNDTIMEO,
+            struct.pack("qq", int(SEND_TIMEOUT), int(SEND_TIMEOUT % 1 * 1e6)))
+        with self.full_segments():
+            while start < end:
+                try:
+                    sent = os.sendfile(self.sock.fileno(), file.fileno(),
+                                       start, min(end - start, SENDFILE_LIMIT))
+                except BlockingIOError:
+                    raise socket.timeout("the client does not read")
+                except OSError as error:
+                    if error.errno in WITHOUT_SENDFILE:
+                        break
+                    raise
+                if not sent:
+                    break
+                start += sent
+        return start
+
+    @contextlib.contextmanager
+    def full_segments(self) -> Iterator[None]:
+        """Send none that is not full, as long as this lasts."""
+        if CORK:
+            self.sock.setsockopt(socket.IPPROTO_TCP, CORK, 1)
+        try:
+            yield
+        finally:
+            if CORK:
+                with contextlib.suppress(OSError):  # it is closed
+                    self.sock.setsockopt(socket.IPPROTO_TCP, CORK, 0)
 
     def shut(self, how: int) -> None:
         """Shut the connection below TLS: a socket with TLS would go on

@@ -158,6 +158,50 @@ class TestSending(unittest.TestCase):
         self.assertFalse(thread.is_alive())
 
 
+class TestSendingFiles(DirectoryTestCase):
+    def setUp(self):
+        super().setUp()
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(1)
+            self.client = socket.create_connection(listener.getsockname())
+            self.addCleanup(self.client.close)
+            self.wire = pypi_server.Wire(listener.accept()[0])
+            self.addCleanup(self.wire.sock.close)
+
+    def send(self, path, start, length):
+        """Return whether all was sent, and what came."""
+        with open(path, "rb") as file, self.client.makefile("rb") as came:
+            is_whole = self.wire.send_file(file, start, length)
+            self.wire.sock.shutdown(socket.SHUT_WR)
+            return is_whole, came.read()
+
+    def test_a_part_and_no_more(self):
+        path = archives.put(self.folder, "some", b"0123456789")
+        self.assertEqual((True, b"345"), self.send(path, 3, 3))
+
+    def test_one_that_shrank(self):
+        path = archives.put(self.folder, "some", b"0123456789")
+        self.assertEqual((False, b"789"), self.send(path, 7, 10))
+
+    @unittest.skipUnless(os.path.exists("/proc/self/cmdline"), "not here")
+    def test_on_a_filesystem_that_knows_no_sendfile(self):
+        path = "/proc/self/cmdline"
+        with open(path, "rb") as file:
+            content = file.read()
+        if hasattr(os, "sendfile"):
+            with open(path, "rb") as file, self.assertRaises(OSError):
+                os.sendfile(self.wire.sock.fileno(), file.fileno(), 0, 1)
+        self.assertEqual((True, content[2:]),
+                         self.send(path, 2, len(content) - 2))
+
+    def test_who_does_not_read(self):
+        path = archives.put(self.folder, "some", bytes(3 * 10 ** 7))
+        with mock.patch.object(pypi_server, "SEND_TIMEOUT", 0.2), \
+                open(path, "rb") as file, self.assertRaises(socket.timeout):
+            self.wire.send_file(file, 0, 3 * 10 ** 7)
+
+
 class TestNaming(DirectoryTestCase):
     def test_one_directory_does_not_wait_for_another(self):
         first, second = (os.path.join(self.folder, name) for name in "ab")
