@@ -790,6 +790,9 @@ FIELD_LIMIT = 100  # fields; http.server has the same
 # bytes; nginx takes 4 x 8 KiB, gunicorn 100 fields of 8 KiB
 HEAD_LIMIT = 32 * 1024
 LINE_LIMIT = 8 * 1024
+BODY_LENGTH = re.compile("[0-9]{1,15}")
+BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
+CONTROLS = re.compile("[\x00-\x1f\x7f]")
 # Of these a second one is a trick, or a mistake that must not be guessed at.
 SINGLE_FIELDS = frozenset((
     "authorization", "content-length", "content-type", "expect", "host",
@@ -857,11 +860,13 @@ def split_target(target: str) -> Tuple[str, str]:
             encodes is not UTF-8 or has control characters.
     """
     path, _, query = target.partition("?")
-    found = re.match("https?://([^/]*)", path, re.IGNORECASE)
-    if found and is_host(found.group(1)):  # not with a user: RFC 9110, 4.2.4
-        path = path[found.end():] or "/"
+    if not path.startswith("/"):
+        found = re.match("https?://([^/]*)", path, re.IGNORECASE)
+        # Not with a user: RFC 9110, 4.2.4.
+        if found and is_host(found.group(1)):
+            path = path[found.end():] or "/"
     if not path.startswith("/") or "#" in target \
-            or re.search("%(?![0-9A-Fa-f]{2})", path):
+            or BAD_ESCAPE.search(path):
         raise HTTPError(400, "the request target is malformed")
     return check_path(unquote_to_bytes(path)), query
 
@@ -872,7 +877,7 @@ def check_path(path: bytes) -> str:
         text = path.decode("utf-8")
     except UnicodeDecodeError:
         raise HTTPError(400, "the path is not UTF-8")
-    if re.search("[\x00-\x1f\x7f]", text):
+    if CONTROLS.search(text):
         raise HTTPError(400, "the path has control characters")
     return text
 
@@ -892,7 +897,7 @@ def body_length(head: Head) -> Optional[int]:
         if coding.lower() != "chunked":
             raise HTTPError(501, "no transfer coding but chunked is known")
         return None
-    if not re.fullmatch("[0-9]{1,15}", length):
+    if not BODY_LENGTH.fullmatch(length):
         raise HTTPError(400, f"Content-Length cannot be {length!r}")
     return int(length)
 
@@ -5629,12 +5634,13 @@ class Directories:
         """
         companions = snapshot.companions
         return tuple(
-            (archive, look(archive.path),
-             self.companion(archive.path + YANKED)
-             if archive.path + YANKED in companions else None,
-             archive.path + SIGNATURE in companions,
-             archive.path + PROVENANCE in companions)
+            (archive, look(path),
+             self.companion(path + YANKED)
+             if path + YANKED in companions else None,
+             path + SIGNATURE in companions,
+             path + PROVENANCE in companions)
             for archive in snapshot.projects[name]
+            for path in (archive.path,)
         ) + tuple(self.companion(path)
                   for _, path in snapshot.statuses.get(name, ()))
 
