@@ -31,7 +31,8 @@ PROGRAM = ("-c", "import sys; sys.path.insert(0, sys.argv.pop(1)); "
            "import pypi_server; sys.exit(pypi_server.main())",
            os.path.dirname(SCRIPT))
 if sys.version_info < (3, 7) or sys.implementation.name != "cpython":
-    PROGRAM = (SCRIPT,)  # in a plain locale it starts itself anew
+    # In a plain locale they start themselves anew: only a script can.
+    os.environ["LC_ALL"] = "C.UTF-8"
 READY = re.compile(r"^Serving .* at (http\S+)$")
 # What is withheld is logged; here it would only be in the way.
 logging.getLogger("pypi_server").addHandler(logging.NullHandler())

@@ -41,10 +41,10 @@ def write(path, text):
     return path
 
 
-def run(*arguments, **options):
+def run(*arguments, program=PROGRAM, **options):
     """Run the script; return (status, output, errors)."""
     process = subprocess.run(
-        (sys.executable, "-W", "error") + PROGRAM + arguments,
+        (sys.executable, "-W", "error") + program + arguments,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, **options)
     return (process.returncode, process.stdout.decode("utf-8", "replace"),
             process.stderr.decode("utf-8", "replace"))
@@ -726,7 +726,8 @@ class PasswdTest(DirectoryTestCase):
     def test_passwords_in_a_plain_locale(self):
         """What the terminal sends is UTF-8, whatever LANG says."""
         status, _, errors = self.passwd(
-            typed="p\xe4ss\n", env=dict(os.environ, LC_ALL="C"))
+            typed="p\xe4ss\n", program=(SCRIPT,),
+            env=dict(os.environ, LC_ALL="C"))
         self.assertEqual(status, 0, errors)
         self.check("joe", "p\xe4ss")
 

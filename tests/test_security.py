@@ -12,8 +12,8 @@ import unittest
 import pypi_server
 from tests import archives, forms
 from tests.helpers import (
-    DirectoryTestCase, ServerProcess, Wire, ask, call, listening, texts,
-    wait_for,
+    SCRIPT, DirectoryTestCase, ServerProcess, Wire, ask, call, listening,
+    texts, wait_for,
 )
 from tests.test_directories import FilesTestCase, detail, unprivileged
 from tests.test_upload_faults import (
@@ -459,7 +459,8 @@ class TestPlainLocale(FilesTestCase):
         with open(path, "wb") as file:
             file.write(archives.sdist("gr\xfc\xdfe", "1.0"))
         with ServerProcess(self.root, environment={
-                "LC_ALL": "C", "LANG": "", "PYTHONIOENCODING": ""}) as server:
+                "LC_ALL": "C", "LANG": "", "PYTHONIOENCODING": ""},
+                program=(SCRIPT,)) as server:
             wait_for(lambda: name.encode("utf-8") in server.get(
                 "packages/").body, "it is listed")
             self.assertEqual(200, server.get(
