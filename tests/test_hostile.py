@@ -197,8 +197,33 @@ class TestSendingFiles(DirectoryTestCase):
 
     def test_who_does_not_read(self):
         path = archives.put(self.folder, "some", bytes(3 * 10 ** 7))
-        with mock.patch.object(pypi_server, "SEND_TIMEOUT", 0.2), \
+        started = time.monotonic()
+        with mock.patch.object(pypi_server, "SEND_TIMEOUT", 2), \
                 open(path, "rb") as file, self.assertRaises(socket.timeout):
+            self.wire.send_file(file, 0, 3 * 10 ** 7)
+        # The system fills its buffers first.
+        self.assertLess(time.monotonic() - started, 3.9)
+
+    def test_who_reads_slowly(self):
+        path = archives.put(self.folder, "some", os.urandom(10 ** 7))
+        came = []
+
+        def read():
+            while sum(map(len, came)) < 10 ** 7:
+                time.sleep(0.01)
+                came.append(self.client.recv(2 ** 18))
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        with open(path, "rb") as file:
+            self.assertTrue(self.wire.send_file(file, 0, 10 ** 7))
+            thread.join(60)
+            file.seek(0)
+            self.assertEqual(file.read(), b"".join(came))
+
+    def test_who_goes_away(self):
+        path = archives.put(self.folder, "some", bytes(3 * 10 ** 7))
+        self.client.close()
+        with open(path, "rb") as file, self.assertRaises(ConnectionError):
             self.wire.send_file(file, 0, 3 * 10 ** 7)
 
 

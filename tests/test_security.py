@@ -409,8 +409,8 @@ class TestFailingDisk(FaultTestCase):
         log = os.path.join(self.folder, "trace")
         trace = subprocess.Popen(
             ["strace", "-f", "-qq", "-p", str(server.process.pid), "-P", path,
-             "-e", "trace=sendfile", "-e", "inject=sendfile:error=EIO",
-             "-o", log],
+             "-e", "trace=sendfile,read", "-e",
+             "inject=sendfile,read:error=EIO", "-o", log],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL)
         try:
