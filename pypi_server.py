@@ -8122,7 +8122,7 @@ class Wire:
 
     @contextlib.contextmanager
     def full_segments(self) -> Iterator[None]:
-        """Wait for full ones, a moment, as long as this lasts; on Linux."""
+        """Hold back what fills no segment, as long as this lasts, on Linux."""
         with contextlib.suppress(OSError):  # it is closed
             if CORK:
                 self.sock.setsockopt(socket.IPPROTO_TCP, CORK, 1)

@@ -32,7 +32,7 @@ ONCE = ("test_clients", "test_mirror", "test_interpreters", "test_layout",
 OLDEST = ("test_command_line", "test_exhaustion", "test_export",
           "test_requests", "test_terminal", "test_update")
 # These take a third of the time, for disks that fail, other systems and much
-# data: they run on the newest Python, the oldest and PyPy, not on those between.
+# data: they run on the newest Python, the oldest and PyPy, and on no other.
 LONG = ("test_check", "test_multipart", "test_platforms", "test_security",
         "test_upload_faults")
 # A job is a part of the modules, so that the last one to end is short.
