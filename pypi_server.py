@@ -8092,8 +8092,8 @@ class Wire:
         """Send a part of a file; False when the file shrank meanwhile.
 
         Raises:
-            OSError: the file cannot be read, or the client is gone, or he
-                takes nothing for SEND_TIMEOUT.
+            OSError: the file cannot be read, or the client is gone, or takes
+                nothing for SEND_TIMEOUT.
         """
         end = start + length
         with self.patience(SEND_TIMEOUT), self.full_segments():

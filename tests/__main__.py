@@ -31,10 +31,9 @@ ONCE = ("test_clients", "test_mirror", "test_interpreters", "test_layout",
 # Of these, the ones that need no clients: they run on the oldest Python too.
 OLDEST = ("test_command_line", "test_exhaustion", "test_export",
           "test_requests", "test_terminal", "test_update")
-# These take a third of the time, for disks that fail, other systems and much
+# These take a quarter of the time, for disks that fail, other systems and much
 # data: they run on the newest Python, the oldest and PyPy, and on no other.
-LONG = ("test_check", "test_multipart", "test_platforms", "test_security",
-        "test_upload_faults")
+LONG = ("test_check", "test_platforms", "test_upload_faults")
 # A job is a part of the modules, so that the last one to end is short.
 PARTS = 10  # of those with clients
 INDEPENDENT_PARTS = 3
@@ -65,7 +64,8 @@ def main():
     for each in others[:1]:
         jobs += make_jobs(each.name + ", commands", each.path, OLDEST, 2)
     between = [each for each in others[1:] if each.name.startswith("cpython")]
-    for each in [first] + others:
+    # The shortest jobs come last, so that no core is idle at the end.
+    for each in [first] + sorted(others, key=lambda each: each in between):
         jobs += make_jobs(
             each.name, each.path,
             [name for name in independent
