@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pypi_server
 from tests import archives
-from tests.helpers import SCRIPT, DirectoryTestCase, ask, wait_for
+from tests.helpers import PROGRAM, SCRIPT, DirectoryTestCase, ask, wait_for
 from tests.upstream import Upstream, empty, isolated
 
 WHEEL = "foo-1.0-py3-none-any.whl"
@@ -65,7 +65,7 @@ class CommandTestCase(DirectoryTestCase):
     def run_it(self, *arguments, **more):
         """Run a command that ends; return (status, output, errors)."""
         process = subprocess.run(
-            [sys.executable, "-W", "error", SCRIPT] + list(arguments),
+            [sys.executable, "-W", "error", *PROGRAM, *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60,
             stdin=subprocess.DEVNULL, cwd=self.folder,
             env=self.environment(**more))
@@ -84,7 +84,7 @@ class Running:
         self.errors_path = os.path.join(test.folder, "errors")
         with open(self.errors_path, "wb") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-W", "error", SCRIPT] + list(arguments),
+                [sys.executable, "-W", "error", *PROGRAM, *arguments],
                 stdout=subprocess.PIPE, stderr=errors, cwd=test.folder,
                 stdin=subprocess.DEVNULL, env=test.environment(),
                 universal_newlines=True)
@@ -215,9 +215,9 @@ class TestPredecessor(CommandTestCase):
                 "-i", "-H", "--interface", "--host") else ("-H", "127.0.0.1")
             # wsgiref tells the port that it was given, so give it one.
             port = "0" if "wsgiref" not in options else str(free_port())
-            command = [SCRIPT, "run", "-p", port, self.root]
+            command = [*PROGRAM, "run", "-p", port, self.root]
             running.append((options, subprocess.Popen(
-                [sys.executable] + command + list(address + options),
+                [sys.executable, *command, *address, *options],
                 cwd=self.folder, env=self.environment(),
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE)))
