@@ -154,7 +154,7 @@ class Filename(NamedTuple):
     """What the name of an archive tells."""
 
     project: str   # normalized (PEP 503), e.g. "zope-interface"
-    version: str   # as spelled in the filename, e.g. "6.1"; may be ""
+    version: str   # as in the filename, "_" of wheels as "-"; may be ""
     filetype: str  # as uploads call it: "sdist", "bdist_wheel", ...
 
 
@@ -176,7 +176,7 @@ class Archive(NamedTuple):
     directory: str  # below it: "" or "some/folder/"
     filename: str
     project: str    # normalized
-    version: str    # as spelled in the filename
+    version: str    # as in Filename
     filetype: str
 
     @property
@@ -482,9 +482,9 @@ def satisfies(version: str, operator: str, wanted: str) -> bool:
     """
     if operator == "===":
         return version.strip().lower() == wanted.lower()
-    if operator == "!=":
-        return not satisfies(version, "==", wanted)
     this = parse_version(version)
+    if operator == "!=":
+        return this is not None and not satisfies(version, "==", wanted)
     prefix = parse_version(wanted[:-2]) if wanted.endswith(".*") else None
     other = prefix or parse_version(wanted)
     if this is None or other is None:
@@ -498,7 +498,7 @@ def satisfies(version: str, operator: str, wanted: str) -> bool:
         return prefix[:2] == (this.epoch, (
             this.release + (0,) * length)[:length])
     left, right = version_key(version), version_key(wanted)
-    if operator == "==" or operator.endswith("="):
+    if operator.endswith("="):
         if not other.local:
             left = version_key(version.partition("+")[0])
         return bool(COMPARISONS[operator](left, right))
@@ -902,6 +902,14 @@ def body_length(head: Head) -> Optional[int]:
     return int(length)
 
 
+def decode(data: bytes) -> str:
+    """Return what is UTF-8, or else Latin-1, as text."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
 def printable(text: str) -> str:
     """Make text safe for a status line or a log: no control characters."""
     if text.isprintable():
@@ -1078,10 +1086,7 @@ def parse_part(head: bytes, newline: bytes = b"\r\n") -> Part:
         name, data = found.group(1), found.group(2).strip(b" \t")
         if name.lower() == b"content-disposition" \
                 and re.match(rb"form-data\s*(;|$)", data, re.IGNORECASE):
-            try:
-                text = data.decode("utf-8")
-            except UnicodeDecodeError:
-                text = data.decode("latin-1")
+            text = decode(data)
             for key, quoted, token in DISPOSITION.findall(text):
                 values[key.lower()] = re.sub(
                     r'\\(["\\])', r"\1", quoted) or token
@@ -1267,10 +1272,7 @@ def parse_basic(header: str) -> Optional[Tuple[str, str]]:
         data = base64.b64decode(encoded.strip(), validate=True)
     except ValueError:
         return None
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")  # as requests encodes, and so twine
+    text = decode(data)  # requests takes Latin-1, and so twine
     user, colon, password = text.partition(":")
     return (user, password) if colon else None
 
@@ -1955,13 +1957,6 @@ def metadata_parts(data: bytes) -> Tuple[bytes, bytes]:
     return head, body
 
 
-def decode(data: bytes) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
-
-
 def parse_metadata(data: bytes) -> Dict[str, List[str]]:
     """Parse core metadata into {lower-case field name: values}.
 
@@ -2190,11 +2185,18 @@ INFO_NULLS = ("description_content_type", "download_url", "dynamic",
               "requires_dist", "requires_python")
 
 
+def files_of(files: Iterable[File], version: str) -> List[File]:
+    """Return the files of a release, however its version is spelled."""
+    key = version_key(version)
+    return [file for file in files
+            if version_key(file.archive.version) == key]
+
+
 def latest_version(files: Sequence[File]) -> str:
     """Return the version that people mean: final, not yanked, highest."""
     def preference(found: Tuple[bool, str]) -> Tuple[Any, ...]:
-        is_whole, version = found
-        return is_whole, not is_prerelease(version), version_key(version)
+        is_offered, version = found
+        return is_offered, not is_prerelease(version), version_key(version)
     releases = dict.fromkeys(
         (file.yanked is None, file.archive.version) for file in files)
     return max(releases, key=preference)[1]
@@ -2211,8 +2213,7 @@ def legacy_json(project: Project, version: str, whole: bool,
         metadata: of a file of that release, see parse_metadata().
     """
     files = listed_files(project)
-    shown = [file for file in files
-             if version_key(file.archive.version) == version_key(version)]
+    shown = files_of(files, version)
     answer = {
         "info": legacy_info(project, version, shown, metadata, base),
         "last_serial": 0,
@@ -2371,7 +2372,6 @@ footer {
 }
 .lead { font-size: 1.125rem; margin: .25rem 0 1.25rem; max-width: 46rem; }
 .soft { color: var(--soft); }
-.lead.soft { color: var(--soft); }
 form.search { display: flex; gap: .5rem; min-width: 0; }
 form.search input { flex: 1; min-width: 0; }
 main form.search { max-width: 46rem; font-size: 1.125rem;
@@ -2679,7 +2679,8 @@ if (form) {
     take(Array.from(input.files));
     form.reset();
   });
-  // What is dragged may also be a link or a word: those are not ours.
+  // What is dragged may also be a link or a word, or have one beside a file
+  // as an image of a page does: those are not ours.
   const onFiles = (kind, react) => {
     document.addEventListener(kind, (event) => {
       if (event.dataTransfer.types.includes("Files")) {
@@ -2692,7 +2693,8 @@ if (form) {
   onFiles("dragleave", () => { form.classList.remove("over"); });
   onFiles("drop", (data) => {
     form.classList.remove("over");
-    for (const item of Array.from(data.items)) {
+    const isFile = (item) => item.kind === "file";
+    for (const item of Array.from(data.items).filter(isFile)) {
       const entry = item.webkitGetAsEntry();
       if (entry && entry.isDirectory) {
         say(show(entry.name), false,
@@ -2734,7 +2736,7 @@ def join(*content: str) -> Html:
 
 
 def tag(element: str, *content: str, **attributes: Union[str, bool]) -> Html:
-    """Render an element; no other function makes HTML out of text.
+    """Render an element; pages for people are made of nothing else.
 
     >>> tag("a", "1 < 2", tag("b", "!"), href="?x&y", class_="z")
     '<a href="?x&amp;y" class="z">1 &lt; 2<b>!</b></a>'
@@ -2831,9 +2833,7 @@ def brief_of(project: Project, archives: Tuple[Archive, ...]) -> Brief:
 
 def summary_of(files: Sequence[File], version: str) -> str:
     """Return the summary of a release; that of a wheel, if there is one."""
-    key = version_key(version)
-    return max((file.facts for file in files
-                if version_key(file.archive.version) == key),
+    return max((file.facts for file in files_of(files, version)),
                key=lambda facts: (bool(facts.summary),
                                   bool(facts.metadata_digest))).summary
 
@@ -2920,7 +2920,8 @@ def people_page(place: Place, title: str, *content: str, here: str = ""
     """Render a page with what all of them have in common.
 
     Args:
-        here: address below the index of the page, if it is in the menu.
+        here: address of the page below the index, for the menu and for
+            pages that have a search box of their own.
     """
     menu = [tag("a", text, href=place.up + path, **(
         {"aria_current": "page"} if path == here else {}))
@@ -3668,7 +3669,7 @@ def required_name(requirement: str) -> str:
     >>> required_name("Zope.Interface[x]>=1; python_version < '4'")
     'Zope.Interface'
     """
-    found = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement)
+    found = PROJECT_NAME.match(requirement)
     return found.group() if found else ""
 
 
@@ -3769,7 +3770,7 @@ def project_page(place: Place, project: Project, version: str,
     left = description(metadata)
     right = aside(place, metadata, hosted)
     if files:
-        is_latest = page is not None and version == normalize_version(
+        is_latest = page is not None and version_key(version) == version_key(
             latest_version(listed_files(project)))
         content += [copyable(install_command(
             place, project.name + ("" if is_latest else f"=={version}")),
@@ -4086,7 +4087,7 @@ def format_record(frmt: str, values: Mapping[str, Any]) -> str:
     >>> format_record("%s", {"method": "GET", "path": "/"})
     'method=GET path=/'
     """
-    if re.search(r"%s", frmt.replace("%%", "")):
+    if "%s" in frmt.replace("%%", ""):
         return frmt % " ".join(f"{key}={value}"
                                for key, value in values.items())
     return frmt % values
@@ -4533,7 +4534,9 @@ def lock_directory(directory: str, deadline: float) -> Iterator[bool]:
                 yield not is_known
             finally:
                 if not is_ours:
-                    os.unlink(path)
+                    # Where it stays, the names are listed once more.
+                    with contextlib.suppress(OSError):
+                        os.unlink(path)
             return
 
 
@@ -4710,6 +4713,7 @@ class FactCache:
         try:
             import sqlite3  # late: some builds of Python are without
         except ImportError:
+            self.directory = None
             return None
         where = ":memory:"
         if directory is not None:
@@ -4736,6 +4740,7 @@ class FactCache:
                 return None
             LOG.warning("digests are kept in memory only: %s: %s; choose "
                         "another directory with --cache-dir", where, error)
+            self.directory = None
             return self.connect(None) if directory is not None else None
 
     def open(self) -> None:
@@ -4824,7 +4829,7 @@ class FactCache:
             if "locked" not in str(error):
                 LOG.warning("digests are kept in memory only: %s", error)
                 self.database.close()
-                self.database = None
+                self.database = self.directory = None
             return None
 
     def close(self) -> None:
@@ -5477,8 +5482,7 @@ class Directories:
         self.tree.refresh()
         if known != self.known:
             self.known = known
-            # Files may have been replaced: nothing made of it holds.
-            self.tree.change(())
+            self.tree.change(())  # files may have been replaced
         now = time.monotonic()
         # A slow disk is asked less often.
         self.check_at = now + max(
@@ -5493,8 +5497,7 @@ class Directories:
         if not self.tree.is_current(self.roots[0]):
             with self.lock:
                 self.tree.refresh()
-                # Files may have been replaced: nothing made of it holds.
-                self.tree.change(())
+                self.tree.change(())  # files may have been replaced
 
     def index(self) -> Snapshot:
         """Return a snapshot that is complete.
@@ -5592,6 +5595,8 @@ class Directories:
         seen = self.look_at(name, snapshot)
         if last and last.settled and last.seen == seen \
                 and algorithms <= last.algorithms:
+            if not self.is_noted(name, archives):
+                self.note(brief_of(last.project, archives))
             return last._replace(mark=snapshot.mark, until=until)
         known = self.reader.cache.get([archive.path for archive in archives])
         pause = max(self.reader.pause(archive.path, identity, known)
@@ -5855,10 +5860,16 @@ class Warmer:
         # Is told, while it reads all projects for the first time, of the
         # seconds that have passed, the projects read, and all projects.
         self.watch: Optional[Callable[[float, int, int], None]] = None
-        # Whether to read what nobody has read; one of several workers does.
+        self.is_first = True  # of several workers
         # Whether to look at what others have read: once lists are asked for.
-        self.reads, self.follows = True, False
+        self.follows = False
         self.thread: Optional[threading.Thread] = None
+
+    @property
+    def reads(self) -> bool:
+        """Whether to read what nobody has read: one does it for all workers.
+        """
+        return self.is_first or self.directories.reader.cache.is_private
 
     def start(self) -> None:
         """Begin, once; not before a worker is forked, which has no threads.
@@ -5890,9 +5901,9 @@ class Warmer:
                     if self.tidies:
                         remove_leftovers(self.directories.roots)
                     forget_at = time.monotonic() + FORGET_INTERVAL
+                self.directories.reader.cache.flush()
             except Exception:
                 LOG.exception("reading ahead failed")
-            self.directories.reader.cache.flush()
             if time.monotonic() >= give_back_at:
                 give_back_memory()
                 give_back_at = time.monotonic() + GIVE_BACK_INTERVAL
@@ -5946,6 +5957,80 @@ class Catalogue(NamedTuple):
     noted: int  # how often something was noted before
     briefs: Tuple[Brief, ...]  # of all projects, by name
     totals: Totals
+
+
+class WithoutEffect(NamedTuple):
+    """A file that is there, and neither served nor heeded."""
+
+    path: str
+    kind: str        # a key of REMEDIES
+    reason: str
+    other: str = ""  # the path of what counts instead
+
+
+def without_effect(tree: Tree, read: Callable[[str], Optional[str]]
+                   ) -> Iterator[WithoutEffect]:
+    """Yield what its name alone, or what a status says, keeps from counting.
+
+    Args:
+        read: returns the text of a status file, None when it must not.
+    """
+    served = tree.snapshot.archives
+    for (root, directory), listing in sorted(tree.listings.items()):
+        for name in sorted(listing.names):
+            path = f"{root}/{directory}{name}"
+            archive = served.get(name)
+            if archive and archive.path != path:
+                yield WithoutEffect(
+                    path, "shadowed", "another file of that name comes first",
+                    archive.path)
+            elif not archive:
+                problem = name_problem(name, listing.names)
+                if problem:
+                    yield WithoutEffect(path, *problem)
+    for path, reason in sorted(tree.problems()):
+        yield WithoutEffect(path, "unusable", reason)
+    yield from statuses_without_effect(tree.snapshot, read)
+
+
+def statuses_without_effect(
+        snapshot: Snapshot, read: Callable[[str], Optional[str]]
+        ) -> Iterator[WithoutEffect]:
+    """Yield the status files among those that without_effect() does."""
+    for project, entries in sorted(snapshot.statuses.items()):
+        for _, path in entries:
+            if project not in snapshot.projects:
+                yield WithoutEffect(path, "orphaned", "there is no archive "
+                                    f"of a project {project}")
+            elif path != entries[0][1]:
+                yield WithoutEffect(
+                    path, "shadowed", "another status of the project comes "
+                    "first", entries[0][1])
+            else:
+                text = read(path)
+                kind, problem = (
+                    "unusable", "it cannot be read, or leads to something "
+                    "hidden") if text is None else (
+                    "misspelled", status_problem(text.partition(" ")[0]))
+                if problem:
+                    yield WithoutEffect(path, kind, problem)
+
+
+def name_problem(name: str, beside: AbstractSet[str]
+                 ) -> Optional[Tuple[str, str]]:
+    """Return (kind, reason) of a name that stands for nothing."""
+    if name.endswith(COMPANIONS):
+        of = name[:name.rindex(".")]
+        return None if of in beside and parse_filename(of) else (
+            "orphaned", f"there is no archive {of!r} beside it")
+    if name.endswith(STATUS) or parse_filename(name):
+        return None
+    if name.endswith(UNFINISHED):
+        return "unfinished", "it has the name of a copy that is not finished"
+    if name.endswith(".whl"):
+        return "unrecognized", ("the name of a wheel is NAME-VERSION-PYTHON-"
+                                "ABI-PLATFORM.whl (PEP 427)")
+    return "unrecognized", "it is neither an archive nor a companion file"
 
 
 class Lists:
@@ -6008,25 +6093,35 @@ class Lists:
         """Return what is not served, or has no effect."""
         roots = self.directories.roots
         labels = directory_labels(roots)
-        found = []
-        for path, kind, reason in itertools.chain(
-                self.withheld(catalogue), self.others(catalogue.snapshot),
-                self.statuses(catalogue.snapshot)):
+
+        def below(path: str) -> Tuple[str, str]:
             root = max((root for root in roots
                         if path.startswith(root + "/")), key=len)
-            found.append(Ignored(
-                path[len(root) + 1:], labels[root], kind, reason))
+            return path[len(root) + 1:], labels[root]
+        found = []
+        for path, kind, reason, other in itertools.chain(
+                self.withheld(catalogue),
+                without_effect(self.directories.tree, self.status_text)):
+            if other:
+                location, label = below(other)
+                reason += f": {location}" + f" in {label}" * bool(label)
+            found.append(Ignored(*below(path), kind, reason))
         return found
 
-    def withheld(self, catalogue: Catalogue
-                 ) -> Iterator[Tuple[str, str, str]]:
-        """Yield the archives that are not offered: (path, kind, reason)."""
+    def status_text(self, path: str) -> Optional[str]:
+        """Return what a status file says; None when nobody may know."""
+        identity = self.directories.companion(path)
+        return None if identity is None else read_text(path, identity)
+
+    def withheld(self, catalogue: Catalogue) -> Iterator[WithoutEffect]:
+        """Yield the archives that are not offered."""
         snapshot = catalogue.snapshot
         for brief in catalogue.briefs:
             for filename, problem in brief.withheld:
                 if filename in snapshot.archives:  # it may just have gone
-                    yield (snapshot.archives[filename].path, "unfinished"
-                           if problem == UNSETTLED else "broken", problem)
+                    yield WithoutEffect(
+                        snapshot.archives[filename].path, "unfinished"
+                        if problem == UNSETTLED else "broken", problem)
             if brief.files or brief.name not in snapshot.statuses:
                 continue
             status, reason = self.directories.status(brief.name, snapshot)
@@ -6034,50 +6129,9 @@ class Lists:
                 told = {filename for filename, _ in brief.withheld}
                 for archive in sorted(snapshot.projects[brief.name]):
                     if archive.filename not in told:
-                        yield (archive.path, status, "its project is in "
-                               "quarantine" + f": {reason}" * bool(reason))
-
-    def others(self, snapshot: Snapshot) -> Iterator[Tuple[str, str, str]]:
-        """Yield files with no place in the snapshot: (path, kind, reason)."""
-        labels = directory_labels(self.directories.roots)
-        tree = self.directories.tree
-        for (root, directory), listing in sorted(tree.listings.items()):
-            for name in sorted(listing.names):
-                archive = snapshot.archives.get(name)
-                path = f"{root}/{directory}{name}"
-                if archive and archive.path != path:
-                    label = labels[archive.root]
-                    yield (path, "shadowed", "another file of that name "
-                           f"comes first: {archive.location}"
-                           + f" in {label}" * bool(label))
-                elif not archive:
-                    problem = why_ignored(path, snapshot.archives)
-                    if problem:
-                        yield (path, *problem)
-        for path, reason in sorted(tree.problems()):
-            yield path, "unusable", reason
-
-    def statuses(self, snapshot: Snapshot) -> Iterator[Tuple[str, str, str]]:
-        """Yield status files without effect: (path, kind, reason)."""
-        labels = directory_labels(self.directories.roots)
-        for project, entries in sorted(snapshot.statuses.items()):
-            for at, (_, path) in enumerate(entries):
-                identity = self.directories.companion(path)
-                if at:
-                    label = labels[self.directories.roots[entries[0][0]]]
-                    yield (path, "shadowed", "another status of the project "
-                           "comes first" + f", in {label}" * bool(label))
-                elif project not in snapshot.projects:
-                    yield (path, "orphaned", "there is no archive of a "
-                           f"project {project}")
-                elif identity is None:
-                    yield (path, "unusable", "it cannot be read, or leads to "
-                           "something hidden")
-                else:
-                    problem = status_problem(
-                        read_text(path, identity).partition(" ")[0])
-                    if problem:
-                        yield path, "misspelled", problem
+                        yield WithoutEffect(
+                            archive.path, status, "its project is in "
+                            "quarantine" + f": {reason}" * bool(reason))
 
 
 def directory_labels(roots: Sequence[str]) -> Dict[str, str]:
@@ -6093,24 +6147,6 @@ def directory_labels(roots: Sequence[str]) -> Dict[str, str]:
     names = [root.rpartition("/")[2] for root in roots]
     return {root: name + f" (directory {place})" * (names.count(name) > 1)
             for place, (root, name) in enumerate(zip(roots, names), 1)}
-
-
-def why_ignored(path: str, archives: Mapping[str, Archive]
-                ) -> Optional[Tuple[str, str]]:
-    """Return (kind, reason) of a file that is no archive.
-
-    None stands for a companion of one, and for a status.
-    """
-    if path.endswith(STATUS):
-        return None
-    if path.endswith(COMPANIONS):
-        of = path.rpartition(".")[0]
-        archive = archives.get(of.rpartition("/")[2])
-        return None if archive and archive.path == of else (
-            "orphaned", "the archive that it belongs to is not beside it")
-    if path.endswith(UNFINISHED):
-        return "unfinished", "its name is that of a copy under way"
-    return "unrecognized", "its name is not that of an archive"
 
 
 # === 21  Accounts ===========================================================
@@ -6200,11 +6236,11 @@ class Turns:
             del self.waiting[client]
             if queue:  # behind all other addresses
                 self.waiting[client] = queue
+            self.changed.notify_all()
             if not is_next:
                 raise HTTPError(503, "too many logins at once",
                                 (("Retry-After", "5"),))
             self.free -= 1
-            self.changed.notify_all()
         try:
             yield
         finally:
@@ -6352,12 +6388,12 @@ def change_password(path: str, user: str, digest: Optional[str]) -> None:
     if not user or ":" in user or not user.isprintable() \
             or user != user.strip() or user.startswith("#"):
         raise UsageError(f"a user name cannot be {user!r}")
-    with locked_directory(os.path.dirname(os.path.realpath(path))):
+    with alone_in(os.path.dirname(os.path.realpath(path))):
         rewrite_passwords(path, user, digest)
 
 
 @contextlib.contextmanager
-def locked_directory(path: str) -> Iterator[None]:
+def alone_in(path: str) -> Iterator[None]:
     """Let one process at a time change what it read in a directory."""
     if os.name == "nt":
         yield  # directories cannot be opened there
@@ -6470,7 +6506,7 @@ class App(NamedTuple):
     check: Optional[Callable[[str, str, str], bool]]
     welcome: str                      # template of the home page, or ""
     pages: Recent[Tuple[Any, Page]]   # with what they were rendered from
-    throttle: "Throttle"              # of what is logged of refusals
+    throttle: Throttle                # of what is logged of refusals
 
 
 def make_app(config: Config) -> App:
@@ -6828,13 +6864,12 @@ def project_for_people(app: App, request: Request, project: str,
         return redirect("../" * (2 if version else 1) + quote(name) + "/"
                         + (quote(version, safe="") + "/") * bool(version),
                         request)
-    files = listed_files(found)
-    shown = normalize_version(version or latest_version(files)) \
-        if files else ""
-    files = tuple(file for file in files
-                  if normalize_version(file.archive.version) == shown)
+    listed = listed_files(found)
+    files = files_of(listed, version or latest_version(listed)) \
+        if listed else []
     if version and not files:
         raise HTTPError(404, f"no release {version!r} of {name!r}")
+    shown = normalize_version(files[0].archive.version) if files else ""
     place = place_of(request, app)
     page = None if place.is_static and version \
         else page_number(query_values(request))
@@ -6969,8 +7004,9 @@ def download(app: App, request: Request, location: str) -> Response:
             app, request, archive.path, file.identity,
             f'"{file.facts.digests["sha256"]}"')
     for suffix in (SIGNATURE, PROVENANCE):
-        archive = app.directories.find(location[:-len(suffix)])
-        if location.endswith(suffix) and archive is not None:
+        archive = app.directories.find(location[:-len(suffix)]) \
+            if location.endswith(suffix) else None
+        if archive is not None:
             check_offered(app, archive)
             path = archive.path + suffix
             identity = app.directories.companion(path)
@@ -7003,8 +7039,7 @@ def legacy_project(app: App, request: Request, project: str,
     if found is None or not listed_files(found):
         raise HTTPError(404, f"no project named {project!r}")
     shown = version or latest_version(found.files)
-    files = [file for file in found.files
-             if version_key(file.archive.version) == version_key(shown)]
+    files = files_of(found.files, shown)
     if not files:
         raise HTTPError(404, f"no release {version!r} of {found.name!r}")
     return reply_page(request, legacy_json(
@@ -7793,6 +7828,12 @@ def is_cross_site(request: Request) -> bool:
         origin + "/")
 
 
+@functools.lru_cache(maxsize=None)
+def prefix_of(server_base_url: str) -> str:
+    """Return its path, "" for the root of a host."""
+    return re.sub("^https?://[^/]+", "", server_base_url)
+
+
 def localize(config: Config, request: Request) -> Request:
     """Take the prefix off the path, and find out who really asks."""
     scheme, _, rest = request.base.partition("://")
@@ -7807,7 +7848,7 @@ def localize(config: Config, request: Request) -> Request:
         request = request._replace(
             client=forwarded(headers, "for") or request.client)
     path, outside = request.path, ""
-    prefix = re.sub("^https?://[^/]+", "", config.server_base_url)
+    prefix = prefix_of(config.server_base_url)
     if prefix and (path + "/").startswith(prefix + "/"):
         path = path[len(prefix):]
         mounted = prefix
@@ -8266,7 +8307,12 @@ class Tls:
             OSError, ValueError: the files are not those of a key and its
                 certificate.
         """
-        import ssl  # late: some builds of Python are without
+        try:
+            import ssl  # late: some builds of Python are without
+        except ImportError as error:
+            raise UsageError(
+                f"--tls-cert needs ssl, which {sys.executable} was built "
+                "without; run this with another Python") from error
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         # https://wiki.mozilla.org/Security/Server_Side_TLS, intermediate
         if sys.version_info >= (3, 7):
@@ -8688,7 +8734,7 @@ def banner(app: App, listener: socket.socket) -> str:
         host = "localhost"
     if ":" in host:
         host = f"[{host}]"
-    prefix = re.sub("^https?://[^/]+", "", app.config.server_base_url)
+    prefix = prefix_of(app.config.server_base_url)
     scheme = "https" if app.config.tls_cert else "http"
     return (f"Serving {len(app.directories.fresh().projects)} projects from "
             f"{', '.join(app.config.roots)} at "
@@ -8927,9 +8973,8 @@ def serve_alone(server: Server, announce: Callable[[], None],
     """Serve in this process; `is_first` of those that share a socket."""
     on_signals(server.shutdown, bool(server.parent))
     sys.setswitchinterval(SWITCH_INTERVAL)
-    warmer = server.app.warmer
-    warmer.reads = is_first or server.app.directories.reader.cache.is_private
-    warmer.start()
+    server.app.warmer.is_first = is_first
+    server.app.warmer.start()
     announce()
     server.serve_forever(POLL_INTERVAL)
     LOG.info("stopping")
@@ -9133,12 +9178,11 @@ def wsgi_request(environ: Mapping[str, Any]) -> Request:
 
 def wsgi_reader(environ: Mapping[str, Any]) -> Callable[[int], bytes]:
     """Return what reads the body, and never beyond its end."""
-    text = environ.get("CONTENT_LENGTH") or "0"
-    if environ.get("HTTP_TRANSFER_ENCODING") and text == "0" \
-            and not environ.get("wsgi.input_terminated"):
-        raise HTTPError(411, "this server takes no chunked bodies")
     if environ.get("wsgi.input_terminated"):  # the server ends the stream
         return lambda size: bytes(environ["wsgi.input"].read(size))
+    text = environ.get("CONTENT_LENGTH") or "0"
+    if environ.get("HTTP_TRANSFER_ENCODING") and text == "0":
+        raise HTTPError(411, "this server takes no chunked bodies")
     left = int(text) if re.fullmatch("[0-9]+", text) else 0
 
     def read(size: int) -> bytes:
@@ -9201,9 +9245,11 @@ def read_value(field: str, value: Any) -> Any:
     if field == "roots":
         return read_roots(value)
     if field == "auther":
-        if value is not None and not callable(value):
-            raise TypeError("it must be callable")
-        return value
+        return read_auther(value)
+    if field in FOR_NONE and value in (None, ""):
+        return FOR_NONE[field]
+    if value == "" and not isinstance(default, tuple):
+        return default
     if isinstance(default, bool):
         if isinstance(value, str):
             value = BOOLEANS.get(value.strip().lower(), value)
@@ -9215,12 +9261,10 @@ def read_value(field: str, value: Any) -> Any:
                          if isinstance(value, str) else value)
     elif isinstance(default, int) or default is None:
         value = read_number(value, default)
-    if value is None:
-        value = FOR_NONE.get(field)
     return parse_setting(field, value, default)
 
 
-# What None stands for, as in the predecessor.
+# What None stands for, as in the predecessor, and an empty text.
 FOR_NONE = dict(
     dict.fromkeys((
         "password_file", "hash_algo", "log_file", "welcome_msg",
@@ -9232,10 +9276,16 @@ FOR_NONE = dict(
 def read_roots(value: Any) -> Tuple[str, ...]:
     if isinstance(value, (str, os.PathLike)):
         value = os.fspath(value).splitlines()
-    found = tuple(os.fspath(root).strip() for root in value)
-    if not any(found):
+    found = tuple(filter(None, (os.fspath(root).strip() for root in value)))
+    if not found:
         raise ValueError("name a package directory")
     return found
+
+
+def read_auther(value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise TypeError("it must be callable")
+    return value
 
 
 def read_number(value: Any, default: Any) -> Any:
@@ -9248,9 +9298,11 @@ def read_number(value: Any, default: Any) -> Any:
 
 
 def parse_setting(field: str, value: Any, default: Any) -> Any:
-    """Parse a text as on the command line; an empty one is no setting."""
-    if value in (default, "") and type(value) in (type(default), str):
-        return () if isinstance(default, tuple) else value
+    """Parse a text as on the command line; a default needs no parsing."""
+    if isinstance(default, tuple) and not value:
+        return ()
+    if value == default and type(value) is type(default):
+        return value
     if not isinstance(value, str):
         raise TypeError("it must be a text")
     for option in OPTIONS:
@@ -9618,6 +9670,10 @@ class Upstream:
         """Return the connection to a host, made when it is needed first."""
         key = parts.scheme, parts.netloc
         if key not in self.connections:
+            if parts.scheme == "https" \
+                    and not hasattr(http.client, "HTTPSConnection"):
+                raise ValueError(f"this Python was built without ssl, which "
+                                 f"{parts.netloc} needs")
             kind = http.client.HTTPSConnection if parts.scheme == "https" \
                 else http.client.HTTPConnection
             hop = proxy or parts
@@ -9802,37 +9858,31 @@ class Answers(NamedTuple):
 def ask_upstream(config: Config, projects: Mapping[str, Sequence[Archive]]
                  ) -> Answers:
     """Look all projects up, over a few connections."""
-    waiting = collections.deque(sorted(projects))
     answers = Answers([], {}, [])
-    progress = Progress(len(waiting))
+    progress = Progress(len(projects))
     lock = threading.Lock()
+    idle: List[Upstream] = []  # those that no thread uses
 
-    def work() -> None:
-        upstream = Upstream(config.index_url)
-        with contextlib.closing(upstream):
-            while True:
-                try:
-                    name = waiting.popleft()
-                except IndexError:
-                    return
-                try:
-                    is_there, update = look_up(
-                        upstream, name, projects[name], config)
-                    if update:
-                        answers.updates.append(update)
-                    if not is_there:
-                        answers.absent.append(name)
-                except ValueError as error:
-                    answers.failures[name] = str(error)
-                with lock:
-                    progress.step()
+    def ask(name: str) -> None:
+        try:
+            upstream = idle.pop()
+        except IndexError:
+            upstream = Upstream(config.index_url)
+        try:
+            is_there, update = look_up(upstream, name, projects[name], config)
+            if update:
+                answers.updates.append(update)
+            if not is_there:
+                answers.absent.append(name)
+        except ValueError as error:
+            answers.failures[name] = str(error)
+        idle.append(upstream)
+        with lock:
+            progress.step()
 
-    threads = [threading.Thread(target=work, daemon=True)
-               for _ in range(min(CONNECTIONS, len(waiting)))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(ask, sorted(projects), CONNECTIONS - 1)
+    for upstream in idle:
+        upstream.close()
     answers.updates.sort()
     return answers
 
@@ -9995,6 +10045,8 @@ def keep(update: Update, path: str) -> str:
     try:
         with lock_names(update.directory):
             move_new(path, final)
+    except HTTPError as error:
+        return f"was not stored: {error.detail}"
     except FileExistsError:
         return "" if sha256_of(final) == digest \
             else "is here already, with other content"
@@ -10263,13 +10315,14 @@ def unpack_zip(file: BinaryIO, archive: Archive) -> List[Tuple[str, str]]:
         try:
             record = read_record(file, members, place + "RECORD")
         except ValueError as error:
-            return [("record", str(error))] + brief(
+            return [("record", str(error))] + first_of_each(
                 unpack_members(file, members, None, ""))
-    return brief(unpack_members(
+    return first_of_each(unpack_members(
         file, members, record, place if record else ""))
 
 
-def brief(problems: Iterable[Tuple[str, str]]) -> List[Tuple[str, str]]:
+def first_of_each(problems: Iterable[Tuple[str, str]]
+                  ) -> List[Tuple[str, str]]:
     """Return the first problems of each kind, and the number of the rest."""
     found: List[Tuple[str, str]] = []
     counts: Dict[str, int] = collections.Counter()
@@ -10503,8 +10556,10 @@ def inspect_in_processes(waiting: "collections.deque[List[Job]]", count: int
                             "the process that read it came to an end"))
                     else:
                         waiting.extend([job] for job in batch)
-                    process, pipe = start_inspector()
-                    team[pipe] = process, None
+                    # Without another one, others do its work.
+                    with contextlib.suppress(OSError):
+                        process, pipe = start_inspector()
+                        team[pipe] = process, None
                     continue
                 yield from zip(batch or (), readings)
                 if not waiting:
@@ -11360,51 +11415,15 @@ def bit_rot(before: Facts, now: Facts) -> Iterator[Tuple[str, str]]:
 
 
 def check_names(tree: Tree) -> Iterator[Finding]:
-    """Yield what is wrong with names alone."""
-    served = tree.snapshot.archives
-    for shadowed in tree.shadowed.values():
-        for archive in shadowed:
-            yield Finding("shadowed", archive.path,
-                          f"{served[archive.filename].path} comes first")
-    for path, problem in tree.problems():
-        yield Finding("broken" if path in tree.snapshot.closed
-                      else "unrecognized", path, problem)
-    for (root, directory), listing in tree.listings.items():
-        for name in listing.names:
-            path = f"{root}/{directory}{name}"
-            if name.endswith(COMPANIONS):
-                of = name[:name.rindex(".")]
-                if of not in listing.names or not parse_filename(of):
-                    yield Finding("companion", path,
-                                  f"there is no archive {of!r} beside it")
-            elif not name.endswith(STATUS) and not parse_filename(name):
-                yield Finding("unrecognized", path, unrecognized(name))
-
-
-def unrecognized(name: str) -> str:
-    """Say why a name is not that of an archive."""
-    if name.endswith(UNFINISHED):
-        return "it has the name of a copy that is not finished"
-    if name.endswith(".whl"):
-        return ("the name of a wheel is NAME-VERSION-PYTHON-ABI-PLATFORM.whl "
-                "(PEP 427)")
-    return "it is neither an archive nor a companion file"
-
-
-def check_statuses(tree: Tree) -> Iterator[Finding]:
-    """Yield status files that do not do what they are there for."""
-    for project, entries in tree.snapshot.statuses.items():
-        for at, (_, path) in enumerate(entries):
-            word = read_text(path).partition(" ")[0]
-            problem = ""
-            if project not in tree.snapshot.projects:
-                problem = f"there is no archive of the project {project}"
-            elif at:
-                problem = f"{entries[0][1]} comes first"
-            else:
-                problem = status_problem(word)
-            if problem:
-                yield Finding("companion", path, problem)
+    """Yield what is wrong with names, and with status files."""
+    for path, kind, reason, other in without_effect(tree, read_text):
+        if path in tree.snapshot.closed:
+            kind = "broken"
+        elif kind in ("orphaned", "misspelled") or path.endswith(STATUS):
+            kind = "companion"
+        elif kind != "shadowed":
+            kind = "unrecognized"
+        yield Finding(kind, path, f"{other} comes first" if other else reason)
 
 
 def check_closure(tree: Tree, readings: Mapping[Archive, Reading],
@@ -11448,7 +11467,6 @@ def check_directories(config: Config) -> Report:
         readings, findings = check_archive_files(
             tree, cache, config.closure)
     findings += check_names(tree)
-    findings += check_statuses(tree)
     outcome = check_closure(tree, readings, target) if target else None
     if outcome:
         findings += [
@@ -11461,10 +11479,6 @@ def check_directories(config: Config) -> Report:
         tuple(tree.order), len(readings), len(tree.snapshot.projects),
         tuple(sorted(findings, key=lambda finding: (
             order.index(finding.kind), finding[1:]))), target, outcome)
-
-
-def counted(number: int, noun: str) -> str:
-    return f"{number or 'no'} {noun}{'s' * (number != 1)}"
 
 
 def report_text(report: Report) -> Iterator[str]:
@@ -11481,14 +11495,15 @@ def report_text(report: Report) -> Iterator[str]:
             names = needed_by[finding.subject]
             more = f" and {len(names) - 10} more" if len(names) > 10 else ""
             yield printable(f"    for {', '.join(names[:10])}{more}")
-    yield (f"{counted(report.archives, 'archive')} of "
-           f"{counted(report.projects, 'project')}: "
-           f"{counted(len(report.findings), 'finding')}")
+    yield (f"{count_text(report.archives, 'archive')} of "
+           f"{count_text(report.projects, 'project')}: "
+           + (count_text(len(report.findings), "finding")
+              if report.findings else "no findings"))
     if report.outcome and report.target:
         outcome, target = report.outcome, report.target
         yield (f"Python {target.python} on {target.platform}: "
                f"{outcome.total - len(outcome.blocked)} of "
-               f"{counted(outcome.total, 'release')} can be installed")
+               f"{count_text(outcome.total, 'release')} can be installed")
         for name, problem in outcome.blocked:
             yield printable(f"  not {name}: {problem}")
         if outcome.absent:
@@ -12247,32 +12262,21 @@ class Exporter:
         Raises:
             OSError: the site cannot be written.
         """
-        waiting = collections.deque(names)
         problems: List[Exception] = []
         lock = threading.Lock()
 
-        def work() -> None:
-            while not problems:
-                try:
-                    name = waiting.popleft()
-                except IndexError:
-                    return
-                try:
-                    if not self.is_current(name):
-                        self.is_indexed = False
-                        self.site.mark(False)
-                        self.try_export(name)
-                except Exception as error:
-                    problems.append(error)
-                with lock:
-                    progress.step()
+        def export(name: str) -> None:
+            try:
+                if not problems and not self.is_current(name):
+                    self.is_indexed = False
+                    self.site.mark(False)
+                    self.try_export(name)
+            except Exception as error:
+                problems.append(error)
+            with lock:
+                progress.step()
 
-        threads = [threading.Thread(target=work, daemon=True)
-                   for _ in range(min(os.cpu_count() or 1, len(names)))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together(export, names, cores() - 1)
         self.directories.reader.cache.flush()
         if problems:
             raise problems[0]

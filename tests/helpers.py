@@ -42,6 +42,12 @@ HOST = "index.example"
 TRANSPORT = ("connection", "date", "server")
 
 
+def without(module):
+    """Return what to run for a Python that was built without a module."""
+    return (PROGRAM[0], "import sys; sys.modules[%r] = None; %s" % (
+        module, PROGRAM[1]), *PROGRAM[2:])
+
+
 class ServerProcess:
     """`pypi_server.py run` in a process of its own, on a free port.
 

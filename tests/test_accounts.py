@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import unittest
+from unittest import mock
 from urllib.parse import urlsplit
 
 import pypi_server
@@ -663,6 +664,28 @@ class CostTest(DirectoryTestCase):
                 thread.join()
         self.assertLess(meanwhile, 20)
         self.assertLessEqual(set(guesses), {401, 503})
+
+
+class TurnsTest(unittest.TestCase):
+    def test_who_gives_up_keeps_nobody_from_a_free_place(self):
+        turns = pypi_server.Turns(1)
+        # Its turn has come, but it does not run yet.
+        turns.waiting["a"] = [object()]
+        served = threading.Event()
+
+        def work(client):
+            with contextlib.suppress(pypi_server.HTTPError):
+                with turns.take(client):
+                    served.set()
+        with mock.patch.object(pypi_server, "LOGIN_PATIENCE", 60):
+            behind = threading.Thread(target=work, args=("b",), daemon=True)
+            behind.start()
+            wait_for(lambda: "b" in turns.waiting, "it waits")
+        self.assertFalse(served.is_set())
+        with mock.patch.object(pypi_server, "LOGIN_PATIENCE", 0):
+            work("a")
+        self.assertTrue(served.wait(10))
+        behind.join()
 
 
 class PasswdTest(DirectoryTestCase):

@@ -152,6 +152,8 @@ NAMES = (
         pathlib.Path("/a")),)}),
     ({"root": pathlib.Path("/a")}, {"roots": (os.fspath(
         pathlib.Path("/a")),)}),
+    ({"root": "\n /a\n\n /b\n"}, {"roots": ("/a", "/b")}),
+    ({"root": ["", "/a"]}, {"roots": ("/a",)}),
     ({"password_file": "x"}, {"password_file": "x"}),
     ({"passwords": "x"}, {"password_file": "x"}),
     ({"password_file": None}, {"password_file": ""}),
@@ -162,6 +164,7 @@ NAMES = (
                                          ("list", "update")}),
     ({"authenticated": []}, {"authenticated": ()}),
     ({"authenticated": "."}, {"authenticated": ()}),
+    ({"authenticated": ""}, {"authenticated": ()}),
     ({"redirect_to_fallback": True}, {"disable_fallback": False}),
     ({"redirect_to_fallback": False}, {"disable_fallback": True}),
     ({"disable_fallback": True}, {"disable_fallback": True}),
@@ -185,6 +188,12 @@ NAMES = (
     ({"log_file": None}, {"log_file": ""}),
     ({"fallback_url": None}, {}), ({"server": None}, {}),
     ({"log_stream": None}, {}),
+    # An empty text is no setting.
+    (dict.fromkeys((
+        "host", "port", "fallback_url", "health_endpoint", "server",
+        "overwrite", "max_upload_size", "workers", "cache_control", "backend",
+        "server_base_url", "verbosity", "index_url", "log_stream", "log_frmt",
+        "log_req_frmt", "password_file", "trusted_proxies"), ""), {}),
     ({"log_frmt": "%(message)s"}, {"log_frmt": "%(message)s"}),
     ({"log_req_frmt": "%s", "log_res_frmt": "%s", "log_err_frmt": "%s"},
      {"log_req_frmt": "%s", "log_res_frmt": "%s", "log_err_frmt": "%s"}),
@@ -199,6 +208,7 @@ WRONG = (
     ({"root": "/a", "password": "x"}, "'password'"),
     ({"root": "/a", "roots": ["/b"]}, "roots"),
     ({"root": 5}, "root"), ({"root": None}, "root"), ({"root": []}, "root"),
+    ({"root": " \n"}, "root"), ({"root": [""]}, "root"),
     ({"port": "http"}, "'http'"), ({"port": 70000}, "70000"),
     ({"port": -1}, "-1"), ({"port": None}, "port"), ({"port": 1.5}, "port"),
     ({"authenticated": ["upload"]}, "upload"),

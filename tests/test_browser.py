@@ -615,6 +615,22 @@ class TestUpload(BrowserTestCase):
                       first)
         self.assertIn("stored " + filename, second)
 
+    def test_drop_an_image_of_a_page(self):
+        """It brings its address along, which is no file."""
+        self.go("")
+        path, filename = self.put("behind")
+        self.page.run("""
+            const data = new DataTransfer();
+            data.setData("text/uri-list", "http://example.org/x.png");
+            data.items.add(new File(["x"], "x.png"));
+            document.body.dispatchEvent(new DragEvent("drop", {
+                dataTransfer: data, bubbles: true, cancelable: true}));
+            return null;""")
+        said, = self.answers(1)
+        self.assertIn("x.png", said)
+        self.page.drop("#upload", path)
+        self.assertIn("stored " + filename, self.answers(2)[1])
+
     def test_what_is_no_file_is_left_to_the_browser(self):
         self.go("")
         found = self.page.run("""

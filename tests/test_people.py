@@ -837,6 +837,34 @@ class TestCatalogue(DirectoryTestCase):
                                        form).status)
             self.assertIn("in all " + size_text(len(data)), self.text(app))
 
+    def test_replaced_signature(self):
+        """It changes no archive, and takes none away."""
+        app = self.make_app(authenticated=(), password_file=".",
+                            overwrite=True)
+        self.upload(app, "demo")
+        filename = archives.wheel_filename("demo", "1.0", "py3-none-any")
+        for signature in b"one", b"another":
+            headers, form = forms.upload(filename + ".asc", signature)
+            self.assertEqual(200, call(app, "POST", "/", headers,
+                                       form).status)
+            self.assertIn(filename, self.text(app, "/packages/"))
+            self.assertIn("demo 1.0", self.text(app, "/search/"))
+            self.assertIn("files 1", self.text(app))
+
+    def test_one_release_with_two_spellings_of_its_version(self):
+        for version in "1.0", "1.0.0":
+            self.put("demo", version, "It")
+        archives.put(self.root, "demo-1.0-py3-none-any.whl.yanked", b"")
+        app = self.make_app()
+        for version in "", "1/", "1.0/", "1.0.0/", "v1.0/":
+            text = self.text(app, "/project/demo/" + version)
+            for number in "1.0", "1.0.0":
+                self.assertIn("demo-%s-py3-none-any.whl" % number, text)
+            self.assertIn("pip install", text)
+        for target in "/pypi/demo/json", "/pypi/demo/1/json":
+            self.assertEqual(2, len(json.loads(call(
+                app, "GET", target).body.decode())["urls"]))
+
     def test_what_is_not_read_yet_is_found_by_name(self):
         for number in range(pypi_server.CATCH_UP + 5):
             archives.put(self.root, "demo%d-1.0-py3-none-any.whl" % number,
@@ -881,6 +909,30 @@ class TestWithheld(DirectoryTestCase):
         with open(path, "w") as file:  # in place
             file.write("deprecated use x")
         wait_for(lambda: "demo.status" not in self.found(app), "corrected")
+
+    def test_names_without_effect(self):
+        """Each is told once, and what it says is true."""
+        for folder in "", "sub/":
+            self.put(folder + "demo-1.0.tar.gz",
+                     archives.sdist("demo", "1.0"))
+            self.put(folder + "demo-1.0.tar.gz.yanked")
+            self.put(folder + "nobody.status", b"archived")
+        self.put("sub/gone-1.0.tar.gz.asc")
+        self.put("demo.whl")
+        self.assertEqual({
+            "sub/demo-1.0.tar.gz":
+                ("shadowed", "another file of that name comes first: "
+                 "demo-1.0.tar.gz"),
+            "nobody.status":
+                ("orphaned", "there is no archive of a project nobody"),
+            "sub/nobody.status":
+                ("orphaned", "there is no archive of a project nobody"),
+            "sub/gone-1.0.tar.gz.asc":
+                ("orphaned", "there is no archive 'gone-1.0.tar.gz' beside "
+                 "it"),
+            "demo.whl": ("unrecognized", "the name of a wheel is NAME-VERSION"
+                         "-PYTHON-ABI-PLATFORM.whl (PEP 427)")},
+            self.found(self.make_app()))
 
     def test_status_that_leads_to_a_secret(self):
         """Its first word is nobody's business."""

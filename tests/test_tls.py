@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from tests import archives, forms
 from tests.certificates import Authority, openssl
 from tests.helpers import (
-    SCRIPT, DirectoryTestCase, ServerProcess, Wire, wait_for,
+    PROGRAM, DirectoryTestCase, ServerProcess, Wire, wait_for, without,
 )
 
 WHEEL = "foo-1.0-py3-none-any.whl"
@@ -337,9 +337,9 @@ class TestRenewal(TlsTestCase):
 
 
 class TestMistakes(TlsTestCase):
-    def run_server(self, *arguments):
+    def run_server(self, *arguments, program=PROGRAM):
         process = subprocess.run(
-            [sys.executable, "-W", "error", SCRIPT, "run", "-p", "0",
+            [sys.executable, "-W", "error", *program, "run", "-p", "0",
              *arguments, self.root], stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60,
             universal_newlines=True)
@@ -367,6 +367,12 @@ class TestMistakes(TlsTestCase):
         self.assertIn("--tls-cert", self.run_server("--tls-key", self.key))
         self.assertIn("--server wsgiref serves no HTTPS", self.run_server(
             "--server", "wsgiref", "--tls-cert", self.certificate))
+
+    def test_python_without_ssl(self):
+        said = self.run_server("--tls-cert", self.certificate,
+                               program=without("ssl"))
+        self.assertIn("--tls-cert needs ssl", said)
+        self.assertIn(sys.executable, said)
 
     def test_one_file_for_both(self):
         path = os.path.join(self.folder, "both.pem")

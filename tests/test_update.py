@@ -26,7 +26,7 @@ except ImportError:  # Windows
 import pypi_server
 from tests import archives
 from tests.helpers import (
-    PROGRAM, SCRIPT, DirectoryTestCase, ServerProcess, wait_for,
+    PROGRAM, SCRIPT, DirectoryTestCase, ServerProcess, wait_for, without,
 )
 from tests.test_directories import unprivileged
 from tests.upstream import JSON, Upstream, detail, empty, isolated, sha256
@@ -176,7 +176,7 @@ def fill(directory, row):
 
 
 class UpdateTestCase(DirectoryTestCase):
-    def update(self, url, *arguments, limit=None, **more):
+    def update(self, url, *arguments, limit=None, program=PROGRAM, **more):
         """Run `update` over the package directory of the test.
 
         Args:
@@ -187,7 +187,7 @@ class UpdateTestCase(DirectoryTestCase):
             if limit:
                 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         process = subprocess.run(
-            [sys.executable, "-W", "error", *PROGRAM, "update",
+            [sys.executable, "-W", "error", *program, "update",
              "--index-url", url, *(arguments or (self.root,))],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120,
             stdin=subprocess.DEVNULL, cwd=self.folder,
@@ -513,6 +513,14 @@ class TestFailures(UpdateTestCase):
         result = self.update("http://no-such-host.invalid/simple/")
         self.assertEqual((1, ()), result[:2])
         self.assertEqual(1, result.errors.count("\n"), result.errors)
+
+    def test_python_without_ssl(self):
+        empty(self.root, "a-1.0.tar.gz", "b-1.0.tar.gz")
+        result = self.update("https://index.example/simple/",
+                             program=without("ssl"))
+        self.assertEqual((1, ()), result[:2])
+        self.assertIn("https://index.example/simple/ cannot be asked: this "
+                      "Python was built without ssl", result.errors)
 
     def test_nothing_to_do(self):
         index = self.upstream()
@@ -1012,6 +1020,19 @@ class TestExecute(UpdateTestCase):
         self.assertIn("pip", result.errors)
         self.assertEqual(1, result.errors.count("\n"))
         self.assertEqual(1, len(self.commands(result)))
+
+
+class TestKeep(DirectoryTestCase):
+    def test_names_that_an_upload_keeps_locked(self):
+        path = archives.put(self.folder, "a-2.0.tar.gz", b"x")
+        offer = pypi_server.Offer(
+            "a-2.0.tar.gz", pypi_server.parse_filename("a-2.0.tar.gz"), "")
+        update = pypi_server.Update(
+            "a", "1.0", "2.0", (offer,), (), (), self.root)
+        with mock.patch.object(pypi_server, "LOCK_PATIENCE", 0.1), \
+                pypi_server.lock_names(self.root):
+            self.assertIn("another upload", pypi_server.keep(update, path))
+        self.assertTrue(os.path.exists(path))
 
 
 class TestMistakes(UpdateTestCase):

@@ -506,8 +506,11 @@ class ParallelTest(RaceTestCase):
         self.assertEqual(
             self.send(server, SDIST, sdist()).status, 200)
         os.chmod(path, 0o600)
-        for mode, expected in (
-                (0o644, "True True\nTrue True\n"), (0o600, "")):
+        for mode, of_folder, expected in (
+                (0o644, 0o777, "True True\nTrue True\n"),
+                (0o644, 0o1777, "True True\nTrue True\n"),
+                (0o600, 0o777, "")):
+            os.chmod(self.root, of_folder)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
             with open(path, "xb"):

@@ -4,6 +4,7 @@ Sections Server and Workers, as users start them.
 """
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -227,6 +228,18 @@ class TestChanges(WorkersTestCase):
                 wait_for(lambda wire=wire: self.status(
                     wire, "/packages/new-1.0-py3-none-any.whl") == 200,
                     "listed", 5)
+
+
+class TestCaches(WorkersTestCase):
+    @unittest.skipUnless(os.path.isdir("/proc/self"), "no /proc")
+    def test_each_reads_for_itself_where_none_can_be_shared(self):
+        with self.serve("--cache-dir", "/proc/none") as server:
+            for wire in self.connect_each(server).values():
+                def is_read(wire=wire):
+                    self.assertEqual(200, self.status(
+                        wire, "/withheld/?format=application/json"))
+                    return json.loads(wire.body.decode())["projects_read"]
+                self.assertEqual(1, wait_for(is_read, "all is read"))
 
 
 class TestReplacement(WorkersTestCase):
