@@ -34,6 +34,11 @@ OLDEST = ("test_command_line", "test_exhaustion", "test_export",
 # These take a quarter of the time, for disks that fail, other systems and much
 # data: they run on the newest Python, the oldest and PyPy, and on no other.
 LONG = ("test_check", "test_platforms", "test_upload_faults")
+# These start many servers, and take turns: of the Pythons between, each third
+# runs one of them.
+IN_TURN = ("test_accounts", "test_connections", "test_directories",
+           "test_hostile", "test_logging", "test_search", "test_security",
+           "test_server", "test_tls", "test_workers")
 # A job is a part of the modules, so that the last one to end is short.
 PARTS = 10  # of those with clients
 INDEPENDENT_PARTS = 3
@@ -65,11 +70,14 @@ def main():
         jobs += make_jobs(each.name + ", commands", each.path, OLDEST, 2)
     between = [each for each in others[1:] if each.name.startswith("cpython")]
     # The shortest jobs come last, so that no core is idle at the end.
-    for each in [first] + sorted(others, key=lambda each: each in between):
+    for each in [first] + [each for each in others if each not in between]:
+        jobs += make_jobs(each.name, each.path, independent,
+                          INDEPENDENT_PARTS)
+    for place, each in enumerate(between):
+        elsewhere = set(LONG + IN_TURN) - set(IN_TURN[place % 3::3])
         jobs += make_jobs(
             each.name, each.path,
-            [name for name in independent
-             if each not in between or name not in LONG], INDEPENDENT_PARTS)
+            [name for name in independent if name not in elsewhere], 2)
     # They wait more than they work.
     with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
         totals = list(pool.map(report, jobs))
