@@ -52,6 +52,7 @@ import base64
 import collections
 import contextlib
 import datetime
+import email.utils
 import errno
 import functools
 import gc
@@ -594,6 +595,22 @@ def parse_filename(filename: str) -> Optional[Filename]:
     return Filename(normalize(name), version, filetype) if name else None
 
 
+def project_meant(filename: str) -> str:
+    """Return the project that any file seems to belong to, "" for none.
+
+    >>> project_meant("Foo-1.0.ZIP.part"), project_meant("foo.status")
+    ('foo', 'foo')
+    """
+    name = filename.lower()
+    if name.endswith(STATUS):
+        return normalize(name[:-len(STATUS)])
+    for suffix in COMPANIONS + UNFINISHED + (METADATA,):
+        if name.endswith(suffix):
+            return project_meant(name[:-len(suffix)])
+    parsed = parse_filename(name)
+    return parsed.project if parsed else ""
+
+
 def wheel_tags(filename: str) -> Tuple[List[str], List[str], List[str]]:
     """Return the python, abi and platform tags of a wheel (PEP 425)."""
     python, abi, platform = filename[:-len(".whl")].split("-")[-3:]
@@ -691,6 +708,42 @@ def accepts_gzip(header: str) -> bool:
 def matches_etag(header: str, etag: str) -> bool:
     """Tell whether If-None-Match holds (RFC 9110, 13.1.2; weak compare)."""
     return header.strip() == "*" or etag in re.findall(r'"[^"]*"', header)
+
+
+def conditional_status(headers: Mapping[str, str], etag: str,
+                       modified: int) -> int:
+    """Evaluate the conditions of a request for a file (RFC 9110, 13.2.2).
+
+    Returns:
+        200, 304 or 412.
+    """
+    if "if-match" in headers:
+        if not matches_etag(headers["if-match"], etag):
+            return 412
+    elif "if-unmodified-since" in headers:
+        wanted = parse_date(headers["if-unmodified-since"])
+        if wanted is not None and modified > wanted:
+            return 412
+    if "if-none-match" in headers:
+        if matches_etag(headers["if-none-match"], etag):
+            return 304
+    # A file that came with an older time is another file all the same.
+    elif parse_date(headers.get("if-modified-since", "")) == modified:
+        return 304
+    return 200
+
+
+def parse_date(text: str) -> Optional[int]:
+    """Parse the time in a header, in seconds; None if it is none.
+
+    >>> parse_date("Sun, 06 Nov 1994 08:49:37 GMT")
+    784111777
+    """
+    try:
+        found = email.utils.parsedate_tz(text)
+        return found and email.utils.mktime_tz(found)
+    except (ValueError, OverflowError, IndexError, TypeError):
+        return None
 
 
 def parse_range(text: str, size: int) -> Optional[Tuple[int, int]]:
@@ -1602,7 +1655,7 @@ class TarScanner:
     Files are skipped, but for PKG-INFO and for the pseudo files that hold
     the long name of the next one.  Anything unexpected behind the first
     header ends the search, which is no error: the checksum of the compressed
-    stream is what counts.
+    stream is what counts, and that no member is cut off.
     """
 
     def __init__(self, check: Optional[Callable[[str], None]] = None) -> None:
@@ -1618,6 +1671,12 @@ class TarScanner:
         self.pax_for_all: Dict[bytes, bytes] = {}
         self.members = 0
         self.done = False
+
+    @property
+    def is_within(self) -> bool:
+        """Whether a member has begun and has not ended."""
+        return not self.done and bool(
+            self.skip or self.kind or self.buffer)
 
     def feed(self, data: bytes) -> None:
         if self.done:
@@ -1724,7 +1783,6 @@ class TarScanner:
 
     def take_wanted(self, data: bytes) -> None:
         self.metadata = data
-        self.done = not self.check
 
 
 def parse_pax(data: bytes) -> Dict[bytes, bytes]:
@@ -1944,10 +2002,12 @@ def metadata_in_tar(blocks: Iterable[bytes],
     scanner = TarScanner(check)
     for block in blocks:
         scanner.feed(block)
-        if scanner.done and not is_all:
+        if not is_all and (scanner.done or scanner.metadata is not None):
             break
     if check and not scanner.members:
         raise ValueError("what is compressed in it is no tar")
+    if is_all and scanner.is_within:
+        raise ValueError("the tar that is compressed in it is cut off")
     return scanner.metadata
 
 
@@ -2076,8 +2136,6 @@ def project_html(media_type: str, project: Project, algorithm: str,
 def file_anchor(file: File, algorithm: str, base: str,
                 any_signed: bool, packages: str) -> str:
     attributes = []
-    if file.facts.requires_python:
-        attributes.append(("requires-python", file.facts.requires_python))
     if file.facts.metadata_digest:
         digest = "sha256=" + file.facts.metadata_digest
         # The second spelling is for pip 22.3 to 23.1 (PEP 714).
@@ -2085,16 +2143,30 @@ def file_anchor(file: File, algorithm: str, base: str,
                        ("dist-info-metadata", digest)]
     if any_signed:
         attributes.append(("gpg-sig", "true" if file.signed else "false"))
-    if file.yanked is not None:
-        attributes.append(("yanked", file.yanked))
     if file.provenance:
         attributes.append((
             "provenance", file_url(file, base, packages) + PROVENANCE))
-    href = file_url(file, "../../", packages)
-    if algorithm:
-        href += f"#{algorithm}={file.facts.digests[algorithm]}"
-    return anchor(href, file.archive.filename, "".join(
-        f' data-{name}="{escape(value)}"' for name, value in attributes))
+    return anchor(
+        file_url(file, "../../", packages) + fragment(file, algorithm),
+        file.archive.filename, data_attributes(
+            file.facts.requires_python, file.yanked, attributes))
+
+
+def fragment(file: File, algorithm: str) -> str:
+    """Return what links have behind the URL of an archive (PEP 503)."""
+    return f"#{algorithm}={file.facts.digests[algorithm]}" if algorithm else ""
+
+
+def data_attributes(requires_python: str, yanked: Optional[str],
+                    more: Iterable[Tuple[str, str]] = ()) -> str:
+    """Render what a link tells of an archive, in data-* attributes."""
+    pairs = list(more)
+    if yanked is not None:
+        pairs.insert(0, ("yanked", yanked))
+    if requires_python:
+        pairs.insert(0, ("requires-python", requires_python))
+    return "".join(
+        f' data-{name}="{escape(value)}"' for name, value in pairs)
 
 
 def file_url(file: File, base: str, packages: str = "") -> str:
@@ -3230,11 +3302,30 @@ def withheld_json(ignored: Sequence[Ignored], read: int, projects: int
                   for entry in ignored]})
 
 
-def archives_page(place: Place, locations: Iterable[str]) -> Page:
-    """Render all archives on one page, for --find-links and for people."""
+class Link(NamedTuple):
+    """What the page of all archives tells of one."""
+
+    location: str
+    fragment: str
+    requires_python: str
+    yanked: Optional[str]
+
+
+def link_of(file: File, algorithm: str) -> Link:
+    return Link(file.archive.location, fragment(file, algorithm),
+                file.facts.requires_python, file.yanked)
+
+
+def archives_page(place: Place, archives: Iterable[Link]) -> Page:
+    """Render all archives on one page, for --find-links and for people.
+
+    Installers heed the same of a link here as on the page of a project.
+    """
     links = "".join(
-        anchor(place.packages + quote(location), location.rpartition("/")[2])
-        + "<br>\n" for location in locations)
+        anchor(place.packages + quote(link.location) + link.fragment,
+               link.location.rpartition("/")[2],
+               data_attributes(link.requires_python, link.yanked))
+        + "<br>\n" for link in archives)
     return people_page(
         place, "Packages", tag("h1", "All files"),
         tag("p", "For ", tag("code", "--find-links"), ", on one page. Not "
@@ -4851,6 +4942,9 @@ TICK = 0.05
 LONG_AGO = 60
 
 
+# Why a name does not count.
+NO_FILE = "it is no file; links are followed to files only"
+TO_HIDDEN = "it is a link to something hidden"
 # What filesystems keep at their top for themselves, closed to others.
 SYSTEM_FOLDERS = ("lost+found", "System Volume Information", "$RECYCLE.BIN")
 
@@ -4863,6 +4957,7 @@ class Listing(NamedTuple):
     listed: float          # monotonic
     names: FrozenSet[str]  # of files
     folders: Tuple[str, ...]
+    broken: Tuple[str, ...]  # paths of links that lead nowhere
 
 
 def stamp_of(found: os.stat_result) -> Tuple[int, int, int]:
@@ -4911,6 +5006,7 @@ class Draft:
         self.companions = set(last.companions)
         self.statuses = dict(last.statuses)
         self.changed: Dict[str, Dict[str, Archive]] = {}  # projects
+        self.meant: Set[str] = set()  # projects, by names of no archive
 
     def add(self, root: str, directory: str, name: str) -> None:
         if name.endswith(COMPANIONS):
@@ -4926,6 +5022,8 @@ class Draft:
             parsed = parse_filename(name)
             if parsed:
                 self.add_archive(Archive(root, directory, name, *parsed))
+                return
+        self.meant.add(project_meant(name))
 
     def add_archive(self, archive: Archive) -> None:
         other = self.archives.get(archive.filename)
@@ -4987,11 +5085,21 @@ class Draft:
             companions=frozenset(self.companions), statuses=self.statuses)
 
 
-def is_file(entry: "os.DirEntry[str]") -> bool:
+def entry_problem(entry: "os.DirEntry[str]") -> str:
+    """Return why a name in a directory counts for nothing, or ""."""
+    if not entry.name.isprintable():  # nor valid UTF-8, perhaps
+        return "its name has characters that cannot be shown"
+    if entry.is_dir(follow_symlinks=False):
+        return ""
     try:
-        return entry.is_file()
+        is_file = entry.is_file()
     except OSError:  # a link to itself, for example
-        return False
+        is_file = False
+    if not is_file:
+        return NO_FILE
+    if entry.is_symlink() and leads_to_hidden(entry.path):
+        return TO_HIDDEN
+    return ""
 
 
 class Tree:
@@ -5009,7 +5117,7 @@ class Tree:
         self.snapshot = Snapshot({}, {}, frozenset(), {}, "", {})
         # By directory: {name: what is wrong with it}.
         self.reported: Dict[str, Dict[str, str]] = {}
-        self.seen: Set[str] = set()  # all projects that ever had a file
+        self.seen: Set[str] = set()  # all projects that any name ever meant
 
     def refresh(self) -> None:
         """Make the snapshot agree with the disk.
@@ -5055,7 +5163,7 @@ class Tree:
                 draft.remove(root, directory, name)
             for name in sorted(added):
                 draft.add(root, directory, name)
-        self.seen.update(draft.changed)
+        self.seen.update(draft.changed, draft.meant)
         self.snapshot = draft.finish()
 
     def patch(self, root: str, directory: str, added: FrozenSet[str],
@@ -5102,13 +5210,15 @@ class Tree:
         known = self.listings.get((root, directory))
         listed = since = time.monotonic()
         if known and known.stamp == stamp:
-            if is_final(known, RACY):
+            # What a link leads to comes and goes without a trace here.
+            if is_final(known, RACY) \
+                    and not any(map(os.path.exists, known.broken)):
                 return known
             since = known.since
-        names, folders = self.scan(path)
+        names, folders, broken = self.scan(path)
         if known and known.names == names:
             names = known.names
-        return Listing(stamp, since, listed, names, folders)
+        return Listing(stamp, since, listed, names, folders, broken)
 
     def is_current(self, root: str) -> bool:
         """Tell, at the cost of one look, whether a root has no new names.
@@ -5124,32 +5234,32 @@ class Tree:
         return known is not None and known.stamp == stamp \
             and is_final(known, RACY if is_coarse else TICK)
 
-    def scan(self, path: str) -> Tuple[FrozenSet[str], Tuple[str, ...]]:
-        """List one directory: (names of files, names of directories).
+    def scan(self, path: str
+             ) -> Tuple[FrozenSet[str], Tuple[str, ...], Tuple[str, ...]]:
+        """List one directory: files, directories and broken links.
 
         Links to files are followed, links to directories are not.
         """
-        names, folders = [], []
+        names, folders, broken = [], [], []
         problems = {}
         with os.scandir(path) as entries:
             for entry in entries:
                 name = entry.name
                 if name.startswith(".") or name in SYSTEM_FOLDERS:
                     continue
-                if not name.isprintable():  # nor valid UTF-8, perhaps
-                    problems[ascii(name)] = "its name has characters that " \
-                        "cannot be shown"
+                problem = entry_problem(entry)
+                if problem:
+                    self.seen.add(project_meant(name))
+                    problems[name if name.isprintable() else ascii(name)] = \
+                        problem
+                    if problem == NO_FILE and not os.path.exists(entry.path):
+                        broken.append(entry.path)
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(name)
-                elif not is_file(entry):
-                    problems[name] = "it is no file; links are followed to " \
-                        "files only"
-                elif entry.is_symlink() and leads_to_hidden(entry.path):
-                    problems[name] = "it is a link to something hidden"
                 else:
                     names.append(name)
         self.report(path, problems)
-        return frozenset(names), tuple(folders)
+        return frozenset(names), tuple(folders), tuple(broken)
 
     def report(self, directory: str, problems: Mapping[str, str]) -> None:
         """Log what is wrong in a directory now and was not before."""
@@ -5212,8 +5322,10 @@ def together(function: Callable[[Any], Value], arguments: Sequence[Any],
 class Reader:
     """Reads archives, each once for as long as it stays the same."""
 
-    def __init__(self, cache: FactCache) -> None:
+    def __init__(self, cache: FactCache, secrets: Iterable[str] = ()
+                 ) -> None:
         self.cache = cache
+        self.secrets = tuple(secrets)  # paths that no name may lead to
         # Files that have not settled: identity, and when it was first seen.
         self.changing: Dict[str, Tuple[Identity, float]] = {}
         # Those that could not be read: identity, until when they are left
@@ -5221,6 +5333,17 @@ class Reader:
         self.failed: Dict[str, Tuple[Identity, float, float]] = {}
         self.problems: Dict[str, str] = {}  # logged already, by path
         self.sharing = threading.Lock()  # held while other cores help
+
+    def forbidden(self, path: str, identity: Identity) -> str:
+        """Return why nobody may see what a name leads to, "" if they may.
+
+        What it links to may have changed since its name was found.
+        """
+        if identity in map(look, self.secrets):
+            return "it holds passwords or a private key"
+        if os.path.islink(path) and leads_to_hidden(path):
+            return TO_HIDDEN
+        return ""
 
     def settles_in(self, path: str, identity: Identity,
                    known: Mapping[str, Tuple[Any, Facts]]) -> float:
@@ -5291,6 +5414,10 @@ class Reader:
         if identity is None:
             return withheld("it cannot be looked at"), True
         path = archive.path
+        problem = self.forbidden(path, identity)
+        if problem:
+            self.note(path, problem)
+            return withheld(problem), True
         if path in known and known[path][0] == identity:
             facts = known[path][1]
             if facts.problem or algorithms <= facts.digests.keys():
@@ -5438,10 +5565,9 @@ class Directories:
     def __init__(self, roots: Sequence[str], cache: FactCache,
                  algorithms: Iterable[str], secrets: Iterable[str] = ()
                  ) -> None:
-        self.secrets = tuple(secrets)  # paths that no link may lead to
         self.roots = roots
         self.tree = Tree(roots)
-        self.reader = Reader(cache)
+        self.reader = Reader(cache, secrets)
         self.algorithms = frozenset(algorithms)
         self.states: Recent[State] = Recent(KEEP_FILES)
         self.briefs: Dict[str, Brief] = {}  # of projects that were examined
@@ -5651,18 +5777,14 @@ class Directories:
 
     def companion(self, path: str) -> Optional[Identity]:
         """Return the identity of a companion file, None when there is none.
-
-        What it links to may have changed since its name was found.
         """
         identity = look(path)
         if identity is None:
             return None
-        if identity in map(look, self.secrets):
-            self.reader.note(path, "it holds passwords or a private key")
-            return None
-        if os.path.islink(path) and leads_to_hidden(path):
-            return None  # the tree has told
-        return identity
+        problem = self.reader.forbidden(path, identity)
+        if problem and problem != TO_HIDDEN:  # of those, the tree has told
+            self.reader.note(path, problem)
+        return None if problem else identity
 
     def status(self, name: str, snapshot: Snapshot) -> Tuple[str, str]:
         """Return (status, reason) of a project, out of its status file."""
@@ -5725,8 +5847,9 @@ class Directories:
     # For lists
 
     def note(self, brief: Brief) -> None:
+        if self.briefs.get(brief.name) != brief:
+            self.noted += 1
         self.briefs[brief.name] = brief
-        self.noted += 1
 
     def is_noted(self, name: str, archives: Tuple[Archive, ...]) -> bool:
         """Tell whether the brief of a project is of these archives."""
@@ -5750,9 +5873,14 @@ class Directories:
     def is_read(self, archives: Sequence[Archive]) -> bool:
         """Tell whether the facts of all these are known as they are now."""
         known = self.reader.cache.get([archive.path for archive in archives])
-        return all(archive.path in known
-                   and known[archive.path][0] == look(archive.path)
-                   for archive in archives)
+        nothing = (None, None)
+
+        def is_known(path: str) -> bool:
+            identity = look(path)
+            return identity is not None and (
+                known.get(path, nothing)[0] == identity
+                or bool(self.reader.forbidden(path, identity)))
+        return all(is_known(archive.path) for archive in archives)
 
     # The changes that this server makes
 
@@ -6346,14 +6474,24 @@ class Accounts:
         known = self.pairs.get(pair)
         if known is not None:
             return known
-        # For unknown users the same work is done: time tells nothing.
-        against = digest or next(iter(self.users.values()), "")
+        against = digest or self.stand_in(user)
         with self.turns.take(client):
             known = self.pairs.get(pair)  # clients send many at once
             if known is None:
                 known = self.verify(data, against) and digest is not None
                 self.pairs.put(pair, known, 1)
         return known
+
+    def stand_in(self, user: str) -> str:
+        """Return a hash to verify an unknown user against.
+
+        It takes as long as that of some user, the same one each time: time
+        tells nothing, even where hashes of several costs are in the file.
+        """
+        digests = list(self.users.values())
+        number = int.from_bytes(hmac.new(self.key, user.encode(
+            "utf-8", "surrogateescape"), hashlib.sha256).digest(), "big")
+        return digests[number % len(digests)] if digests else ""
 
     def verify(self, password: bytes, digest: str) -> bool:
         """Verify a password in UTF-8, or a file made where that was not."""
@@ -6705,10 +6843,13 @@ def reply_file(app: App, request: Request, path: str, identity: Identity,
         ("ETag", etag),
         ("Cache-Control", scope + (
             "no-cache" if age is None else f"max-age={age}")))
-    if matches_etag(request.headers.get("if-none-match", ""), etag):
-        return Response(304, headers)
     # Not later than now, although a clock may have been (RFC 9110, 8.8.2).
     modified = int(min(identity.mtime_ns / 1e9, time.time()))
+    status = conditional_status(request.headers, etag, modified)
+    if status == 412:
+        raise HTTPError(412, "the file is not the one that was asked for")
+    if status == 304:
+        return Response(304, headers)
     headers += (content_type(BINARY), NO_SNIFFING,
                 ("Last-Modified", http_date(modified)),
                 ("Accept-Ranges", "bytes"))
@@ -6805,10 +6946,11 @@ def look_of_pages(app: App, request: Request, name: str) -> Response:
         lambda: make_page(media_type, text.encode("utf-8"))))
 
 
-def query_values(request: Request) -> Dict[str, str]:
-    """Return the values of a query, by name."""
-    pairs = (pair.partition("=") for pair in request.query.split("&"))
-    return {name: unquote(value.replace("+", " ")) for name, _, value in pairs}
+def values_of(text: str) -> Dict[str, str]:
+    """Return the values in a query, or in a form that is sent like one."""
+    pairs = (pair.replace("+", " ").partition("=")
+             for pair in text.split("&"))
+    return {unquote(name): unquote(value) for name, _, value in pairs}
 
 
 def page_number(values: Mapping[str, str]) -> int:
@@ -6819,7 +6961,7 @@ def page_number(values: Mapping[str, str]) -> int:
 
 def find_projects(app: App, request: Request) -> Response:
     """Answer with the projects of which something is searched, or all."""
-    values = query_values(request)
+    values = values_of(request.query)
     query = " ".join(values.get("q", "").split())[:QUERY_LIMIT]
     found: Sequence[Brief] = app.lists.catalogue().briefs
     if query:
@@ -6835,7 +6977,7 @@ def not_served(app: App, request: Request) -> Response:
     catalogue = app.lists.catalogue()
     counts = catalogue.totals.read, catalogue.totals.projects
     place = place_of(request, app)
-    page = page_number(query_values(request))
+    page = page_number(values_of(request.query))
     shown = (place, page) if media_type == HTML else ()
 
     def render() -> Page:
@@ -6872,7 +7014,7 @@ def project_for_people(app: App, request: Request, project: str,
     shown = normalize_version(files[0].archive.version) if files else ""
     place = place_of(request, app)
     page = None if place.is_static and version \
-        else page_number(query_values(request))
+        else page_number(values_of(request.query))
     hosted = app.directories.tree.snapshot.projects
     # Of other projects, the page only shows which dependencies are here.
     needs: Dict[str, bool] = {}
@@ -6952,9 +7094,11 @@ def archives(app: App, request: Request) -> Response:
     place = place_of(request, app)._replace(base="")
 
     def render() -> Page:
-        return archives_page(place, [
-            archive.location for brief in catalogue.briefs
-            for archive in whole_archives(brief)])
+        found = (app.directories.project(brief.name)
+                 for brief in catalogue.briefs)
+        return archives_page(place, (
+            link_of(file, app.config.hash_algo)
+            for project in found if project for file in listed_files(project)))
     with app.directories.alone(" archives"):  # as no project is called
         return reply_page(request, kept_page(
             app, ("archives", place),
@@ -6970,15 +7114,6 @@ def read_all(app: App) -> Catalogue:
             if not directories.is_noted(name, found):
                 directories.project(name)
     return app.lists.catalogue()
-
-
-def whole_archives(brief: Brief) -> List[Archive]:
-    """Return what a project offers, oldest version first."""
-    withheld_names = {filename for filename, _ in brief.withheld}
-    found = [archive for archive in brief.archives
-             if brief.files and archive.filename not in withheld_names]
-    return found if len(found) < 2 else sorted(found, key=lambda archive: (
-        version_key(archive.version), archive.filename))
 
 
 def check_offered(app: App, archive: Archive) -> None:
@@ -7102,6 +7237,20 @@ def search(app: App, request: Request) -> Response:
     return Response(200, (content_type(XML), NO_STORE), body)
 
 
+def read_body(request: Request, limit: int, kind: str) -> bytes:
+    """Read a body that is small.
+
+    Raises:
+        HTTPError: 413 when it is not.
+    """
+    body = b""
+    for block in iter(lambda: request.read(BLOCK), b""):
+        body += block
+        if len(body) > limit:
+            raise HTTPError(413, f"more than {limit} bytes {kind}")
+    return body
+
+
 def parse_search(request: Request) -> Tuple[
         List[str], List[str], Callable[[Iterable[bool]], bool]]:
     """Return (terms for the name, terms for the summary, all or any).
@@ -7109,14 +7258,7 @@ def parse_search(request: Request) -> Tuple[
     Raises:
         HTTPError: 400 or 413.
     """
-    body = b""
-    while True:
-        block = request.read(BLOCK)
-        if not block:
-            break
-        body += block
-        if len(body) > SEARCH_LIMIT:
-            raise HTTPError(413, f"more than {SEARCH_LIMIT} bytes of XML")
+    body = read_body(request, SEARCH_LIMIT, "of XML")
     # No document type, so no entities that grow or lead elsewhere.
     if b"<!" in body or b"\0" in body:
         raise HTTPError(400, "XML with declarations is refused")
@@ -7146,6 +7288,8 @@ def parse_search(request: Request) -> Tuple[
 # bytes of all text fields; long descriptions on PyPI are about 1 MiB
 FORM_LIMIT = 16 * 1024 ** 2
 SIGNATURE_LIMIT = 64 * 1024  # bytes; a signature has some hundred
+URLENCODED = "application/x-www-form-urlencoded"
+URLENCODED_LIMIT = 64 * 1024  # bytes of a form that is sent like that
 # What a form may weigh besides its file.
 FORM_ALLOWANCE = 1024 ** 2
 # The digests that uploads bring, and their names in hashlib.
@@ -7303,8 +7447,15 @@ def receive_form(form: Form, request: Request) -> None:
         HTTPError: 400, 408, 413 or 415.
         OSError: the file cannot be written.
     """
-    parser = MultipartParser(boundary_of(
-        request.headers.get("content-type", "")))
+    content_type = request.headers.get("content-type", "")
+    # As scripts send it, and curl -d, when there is no file.
+    if content_type.partition(";")[0].strip().lower() == URLENCODED:
+        body = read_body(request, URLENCODED_LIMIT, "of a form without a file")
+        for name, text in values_of(body.decode("latin-1")).items():
+            form.begin(Part(name, None))
+            form.add(text.encode())
+        return
+    parser = MultipartParser(boundary_of(content_type))
     while True:
         block = request.read(BLOCK)
         for event in parser.feed(block):
@@ -7333,18 +7484,33 @@ def file_upload(app: App, request: Request, form: Form) -> str:
         archive = app.directories.index().archives.get(name)
         if archive is None:
             raise HTTPError(400, f"there is no {name!r} to be signed")
-        text = f"stored {form.filename}"
     else:
         archive = upload_archive(app, name)
     check_status(app, archive.project)
     if len(signature) > SIGNATURE_LIMIT:
         raise HTTPError(413, "the signature is larger than "
                         f"{SIGNATURE_LIMIT} bytes")
-    if name == form.filename:
-        text = store_archive(app, request, form, incoming, archive)
-    if signature:
-        store_companion(app, request, archive, SIGNATURE, signature)
-    return text
+    with signed(archive, signature) as companion:
+        if name == form.filename:
+            return store_archive(
+                app, request, form, incoming, archive, companion)
+        if companion:
+            with app.directories.alone("upload " + archive.project):
+                store_signature(app, request, archive, companion,
+                                look(archive.path))
+    return f"stored {form.filename}"
+
+
+@contextlib.contextmanager
+def signed(archive: Archive, signature: bytes) -> Iterator[Optional[Incoming]]:
+    """Let a signature lie ready beside an archive; None for an empty one."""
+    if not signature:
+        yield None
+        return
+    with contextlib.closing(Incoming(os.path.dirname(archive.path))) as file:
+        file.write(signature)
+        file.sync()
+        yield file
 
 
 def upload_archive(app: App, filename: str) -> Archive:
@@ -7370,9 +7536,9 @@ def upload_archive(app: App, filename: str) -> Archive:
     return Archive(root, "", filename, *parsed)
 
 
-def store_archive(app: App, request: Request, form: Form,
-                  incoming: Incoming, archive: Archive) -> str:
-    """Check an uploaded archive and give it its name.
+def store_archive(app: App, request: Request, form: Form, incoming: Incoming,
+                  archive: Archive, signature: Optional[Incoming]) -> str:
+    """Check an uploaded archive; give it and its signature their names.
 
     Raises:
         HTTPError: 400, 403 or 409; nothing is stored then.
@@ -7384,42 +7550,83 @@ def store_archive(app: App, request: Request, form: Form,
     with app.directories.alone("upload " + archive.project):
         taken = check_twins(app, archive)
         is_elsewhere = taken != archive.path
+        found = look(taken)
         is_same = overwrite and sha256_of(taken) == digest
         try:
             if is_same or (is_elsewhere and not overwrite):
                 raise FileExistsError
-            give_name(app, archive, facts, incoming)
+            give_names(app, archive, facts, incoming, signature)
             sync_directory(os.path.dirname(archive.path))
         except (FileExistsError, IsADirectoryError):
+            found = found or look(taken)
             if not is_same and sha256_of(taken) != digest:
                 raise HTTPError(
                     409, f"File already exists: {archive.filename} has other "
                     "content here; raise the version, or let the server "
                     "--overwrite") from None
             make_last(taken)
-            return (f"{archive.filename} is here already, with the same "
-                    "content")
-    if overwrite:  # what was said of the old file is not true of the new one
-        app.directories.changed(archive, (), remove_files(
-            archive.path + suffix for suffix in (SIGNATURE, PROVENANCE)))
+            text = f"{archive.filename} is here already, with the same content"
+            if signature and is_elsewhere:
+                return text + "; its directory takes no signatures"
+            if signature:
+                store_signature(app, request, archive, signature, found)
+            return text
     audit(request, "uploaded", archive.path, "sha256=" + digest)
+    if signature:
+        audit_signature(request, archive, signature)
     return f"stored {archive.filename}"
 
 
-def give_name(app: App, archive: Archive, facts: Facts,
-              incoming: Incoming) -> None:
+def give_names(app: App, archive: Archive, facts: Facts, incoming: Incoming,
+               signature: Optional[Incoming]) -> None:
     """Give an uploaded archive its name, unless another took it meanwhile.
 
     Raises:
-        HTTPError: 409 when the same archive is here, spelled otherwise.
+        HTTPError: 409 when the same archive is here, spelled otherwise, or
+            another signature.
         FileExistsError: the name is taken, and no --overwrite.
     """
+    overwrite = app.config.overwrite
     with lock_names(archive.root) as others_came:
         if others_came:  # another server on this directory stores as well
             app.directories.refresh()
             check_twins(app, archive)
+        if signature:
+            check_signature(archive, signature, overwrite)
+        if overwrite:
+            # What was said of the old file is not true of the new one.
+            app.directories.changed(archive, (), remove_files(
+                archive.path + suffix for suffix in (SIGNATURE, PROVENANCE)))
         app.directories.store(archive, facts, lambda: incoming.place(
-            archive.path, app.config.overwrite))
+            archive.path, overwrite))
+        if signature:
+            place_signature(app, archive, signature)
+
+
+def check_signature(archive: Archive, signature: Incoming,
+                    overwrite: bool) -> None:
+    """Make sure that a signature can have its place.
+
+    Raises:
+        HTTPError: 409 when something else has it.
+    """
+    path = archive.path + SIGNATURE
+    if os.path.isdir(path) or (
+            not overwrite and os.path.lexists(path)
+            and sha256_of(path) != signature.digest("sha256")):
+        raise HTTPError(
+            409, f"File already exists: {archive.filename}{SIGNATURE} has "
+            "other content here; remove it, or let the server --overwrite")
+
+
+def place_signature(app: App, archive: Archive, signature: Incoming) -> bool:
+    """Give a signature that was checked its name; False if it is there."""
+    try:
+        signature.place(archive.path + SIGNATURE, app.config.overwrite)
+    except FileExistsError:
+        return False
+    app.directories.changed(archive, {archive.filename + SIGNATURE})
+    return True
 
 
 def check_digests(form: Form, incoming: Incoming) -> None:
@@ -7525,30 +7732,32 @@ def spelling(archive: Archive) -> Tuple[Any, ...]:
         kind or archive.filename
 
 
-def store_companion(app: App, request: Request, archive: Archive,
-                    suffix: str, data: bytes) -> None:
-    """Store a companion file of an archive that is here.
+def store_signature(app: App, request: Request, archive: Archive,
+                    signature: Incoming, identity: Optional[Identity]
+                    ) -> None:
+    """Store a signature of an archive that is here.
+
+    Args:
+        identity: that the archive must have.
 
     Raises:
-        HTTPError: 409 when there is another.
+        HTTPError: 409 when there is another, or the archive is another.
     """
-    path = archive.path + suffix
-    incoming = Incoming(os.path.dirname(path))
-    try:
-        incoming.write(data)
-        incoming.sync()
-        with lock_names(archive.root):
-            incoming.place(path, app.config.overwrite)
-        app.directories.changed(archive, {archive.filename + suffix})
-        sync_directory(os.path.dirname(path))
-    except FileExistsError:
-        if sha256_of(path) != incoming.digest("sha256"):
-            raise HTTPError(409, f"File already exists: {archive.filename}"
-                            f"{suffix} has other content here") from None
-        return
-    finally:
-        incoming.close()
-    audit(request, "uploaded", path, "sha256=" + incoming.digest("sha256"))
+    with lock_names(archive.root):
+        if look(archive.path) != identity:
+            raise HTTPError(409, f"{archive.filename} was replaced meanwhile; "
+                            "upload it once more")
+        check_signature(archive, signature, app.config.overwrite)
+        is_new = place_signature(app, archive, signature)
+    if is_new:
+        sync_directory(os.path.dirname(archive.path))
+        audit_signature(request, archive, signature)
+
+
+def audit_signature(request: Request, archive: Archive,
+                    signature: Incoming) -> None:
+    audit(request, "uploaded", archive.path + SIGNATURE,
+          "sha256=" + signature.digest("sha256"))
 
 
 def is_same_version(one: str, other: str) -> bool:
@@ -8994,6 +9203,8 @@ class Supervisor:
     def run(self, announce: Callable[[], None]) -> None:
         """Return when the last worker ended after a signal."""
         self.server.parent = os.getpid()
+        # Else, where it is ignored, nobody can wait for a worker.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for number in STOPPING:
             signal.signal(number, self.stop)
         if hasattr(signal, "SIGHUP"):
@@ -9915,7 +10126,9 @@ def update_all(config: Config) -> int:
     tree.refresh()
     projects = {name: archives
                 for name, archives in tree.snapshot.projects.items()
-                if name not in ignored}
+                # Others can be nowhere else, and pip could take them for
+                # an option.
+                if name not in ignored and PROJECT_NAME.fullmatch(name)}
     answers = ask_upstream(config, projects)
     updates = answers.updates
     failed = bool(tree.snapshot.closed) or not print_answers(
@@ -11639,13 +11852,14 @@ class Record(NamedTuple):
 
     sources: str  # fingerprint of what it was made from; "": not for good
     files: Mapping[str, int]     # paths in the site; bytes
-    archives: Mapping[str, str]  # sha256 by location; oldest first
+    archives: Mapping[str, str]  # sha256 by location
+    links: Sequence[Sequence[Any]]  # each a Link; oldest first
     # By version: a fingerprint of what it was made from, and its own files.
     releases: Mapping[str, Tuple[str, Mapping[str, int]]]
     brief: Sequence[Any]  # a Brief without its archives
 
 
-UNKNOWN = Record("", {}, {}, {}, ())
+UNKNOWN = Record("", {}, {}, (), {}, ())
 # Of a Brief without its archives, in a record.
 BRIEF_TYPES = list(map(type, json.loads(json.dumps(
     brief_of(Project("", (), "", "", ()), ())[1:]))))
@@ -11669,6 +11883,8 @@ def is_record(record: Record) -> bool:
     return isinstance(record.sources, str) and are_sizes(record.files) \
         and isinstance(record.archives, dict) \
         and all(isinstance(text, str) for text in record.archives.values()) \
+        and isinstance(record.links, list) \
+        and all(map(is_link, record.links)) \
         and isinstance(record.releases, dict) and all(
             isinstance(release, list) and len(release) == 2
             and isinstance(release[0], str) and are_sizes(release[1])
@@ -11677,6 +11893,13 @@ def is_record(record: Record) -> bool:
         and list(map(type, record.brief)) == BRIEF_TYPES \
         and all(isinstance(pair, list) and list(map(type, pair)) == [str, str]
                 for pair in record.brief[-1])
+
+
+def is_link(value: Any) -> bool:
+    """Tell whether this is a Link that JSON has kept."""
+    return isinstance(value, list) and len(value) == len(Link._fields) \
+        and all(isinstance(text, str) for text in value[:-1]) \
+        and isinstance(value[-1], (str, type(None)))
 
 
 def fingerprint(*values: Any) -> str:
@@ -12064,8 +12287,8 @@ class Exporter:
         self.settings = fingerprint(
             sha256_of(__file__), self.config.hash_algo, self.config.copy,
             self.config.server_base_url, self.config.packages_url)
-        # Projects that are as they should be: sources, and locations.
-        self.done: Dict[str, Tuple[str, Tuple[str, ...]]] = {}
+        # Projects that are as they should be: sources, and their archives.
+        self.done: Dict[str, Tuple[str, Tuple[Link, ...]]] = {}
         self.failures: Dict[str, str] = {}  # why a project must wait
         self.told: Dict[str, str] = {}  # of these, what is in the log
         self.gone: Set[str] = set()  # paths that no page shows any more
@@ -12118,7 +12341,8 @@ class Exporter:
                 or not all(self.site.has(files)
                            for _, files in record.releases.values()):
             return False
-        self.done[name] = sources, tuple(record.archives)
+        self.done[name] = sources, tuple(
+            map(Link._make, record.links))
         *brief, refused = record.brief
         self.directories.note(Brief._make((
             self.directories.held.projects[name], *brief,
@@ -12149,26 +12373,31 @@ class Exporter:
         record = Record(
             self.sources(state.seen) if state.settled else "", shown,
             {file.archive.location: file.facts.digests["sha256"]
-             for file in files}, releases,
-            brief_of(state.project, ())[1:])
+             for file in files},
+            [link_of(file, self.config.hash_algo) for file in files],
+            releases, brief_of(state.project, ())[1:])
         self.site.write(self.site.record_path(name), json.dumps(
             record._asdict()).encode())
         self.gone |= paths_of(before) - paths_of(record)
         if not state.settled:
             raise HTTPError(503, "; ".join(
                 ": ".join(pair) for pair in state.project.withheld))
-        self.done[name] = record.sources, tuple(record.archives)
+        self.done[name] = record.sources, tuple(
+            map(Link._make, record.links))
 
     def export_archives(self, state: State, before: Record) -> State:
         """Write the archives of a project; return it as links leave it."""
-        found: Dict[str, Identity] = {}
         if self.config.packages_url:
             return state
-        for file in listed_files(state.project):
-            identity = self.export_archive(
-                file, before.archives.get(file.archive.location, ""))
-            if identity != file.identity:
-                found[file.archive.filename] = identity
+        # A file may have several names: each link changes it for all.
+        now: Dict[Identity, Identity] = {}
+        files = listed_files(state.project)
+        for file in files:
+            now[file.identity] = self.export_archive(
+                file._replace(identity=now.get(file.identity, file.identity)),
+                before.archives.get(file.archive.location, ""))
+        found = {file.archive.filename: now[file.identity] for file in files
+                 if now[file.identity] != file.identity}
         return self.directories.touch(state, found) if found else state
 
     def export_archive(self, file: File, known: str) -> Identity:
@@ -12295,9 +12524,10 @@ class Exporter:
             place = Place(  # without an address, as that of a server
                 "../", "", is_static=True, packages=self.config.packages_url)
             page = archives_page(place, (
-                location for name in sorted(self.directories.held.projects)
-                for location in (self.done[name][1] if name in self.done
-                                 else self.site.record(name).archives)))
+                link for name in sorted(self.directories.held.projects)
+                for link in (
+                    self.done[name][1] if name in self.done else
+                    map(Link._make, self.site.record(name).links))))
             self.site.write_page(
                 "packages/index.html", page.body, page.compressed)
         finally:
@@ -12695,7 +12925,8 @@ def announce(line: str) -> None:
             and "NO_COLOR" not in os.environ:
         text, _, url = line.rpartition(" ")
         line = f"{text} \033[1m{url}\033[0m"
-    print(line, flush=True)
+    with contextlib.suppress(OSError):  # who serves need not be heard
+        print(line, flush=True)
 
 
 def show_reading(seconds: float, read: int, projects: int) -> None:
@@ -12885,9 +13116,23 @@ def leave_main_script() -> None:
             *sys.argv])
 
 
+def open_standard_streams() -> None:
+    """Give those that were closed a place, or some file would be in it."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number
+            os.set_inheritable(descriptor, True)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(
+                descriptor, "r+" if name == "stdin" else "w", closefd=False))
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run a command line; return the exit status, 2 for a usage error."""
     if argv is None:
+        open_standard_streams()
         leave_plain_locale()
     given = sys.argv[1:] if argv is None else argv
     try:

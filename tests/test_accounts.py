@@ -568,7 +568,18 @@ class GuessTest(DirectoryTestCase):
         """So the time that an answer takes does not tell who exists."""
         for user in ("nobody", "", "\xfc"):
             self.assertFalse(self.accounts.check(user, "secret"))
-        self.assertEqual(self.accounts.asked, [APR1] * 3)
+        self.assertEqual(len(self.accounts.asked), 3)
+
+    def test_unknown_users_cost_as_much_as_some_user(self):
+        """Also where users have hashes of different costs."""
+        names = ["x%d" % number for number in range(60)]
+        for name in names:
+            self.accounts.check(name, "a")
+        self.assertEqual({APR1, SHA}, set(self.accounts.asked))
+        first = list(self.accounts.asked)
+        for name in names:  # the same each time, as for who is known
+            self.accounts.check(name, "b")
+        self.assertEqual(first, self.accounts.asked[60:])
 
     def test_each_pair_costs_one_hash(self):
         for _ in range(9):

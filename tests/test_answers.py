@@ -167,7 +167,7 @@ ANSWERS = (
     ("/pypi/quarantined/json", {}, missing()),
     # Archives and their companions.
     ("/packages", {}, moved("packages/")),
-    ("/packages/", {}, page("text/html", b'"sub/dir/other-1.0.zip"')),
+    ("/packages/", {}, page("text/html", b'"sub/dir/other-1.0.zip#sha256=')),
     ("/packages/" + WHEEL, {}, whole(CONTENTS[WHEEL])),
     ("/packages/" + SDIST, {"Accept-Encoding": "gzip"}, whole(
         CONTENTS[SDIST], etag='"%s"' % digest(CONTENTS[SDIST]))),
@@ -494,7 +494,9 @@ class TestPages(AnswersTestCase):
     def test_all_archives(self):
         links = entries(call(self.app, "GET", "/packages/").body)
         self.assertEqual(
-            sorted(CONTENTS),
+            sorted("%s#sha256=%s" % (
+                location, hashlib.sha256(CONTENTS[location]).hexdigest())
+                for location in CONTENTS),
             sorted(attributes["href"] for attributes, _ in links))
 
 
@@ -529,6 +531,37 @@ class TestCaching(AnswersTestCase):
                         headers["If-None-Match"] = '"x"'
                         self.assertEqual(200, way(
                             self.app, "GET", target, headers).status)
+
+    def test_times_of_archives(self):
+        """As `curl -z` and `wget -N` ask, which know no ETag."""
+        target = "/packages/" + WHEEL
+        first = self.get(target)
+        then = first.headers["last-modified"]
+        early, late = ("Thu, 01 Jan 1998 00:00:00 GMT",
+                       "Thu, 01 Jan 2099 00:00:00 GMT")
+        tag = first.headers["etag"]
+        for headers, status in (
+                ({"If-Modified-Since": then}, 304),
+                # With its first time, a file may have come back.
+                ({"If-Modified-Since": late}, 200),
+                ({"If-Modified-Since": early}, 200),
+                ({"If-Modified-Since": "yesterday"}, 200),
+                ({"If-Modified-Since": then, "If-None-Match": '"x"'}, 200),
+                ({"If-Match": tag}, 200), ({"If-Match": "*"}, 200),
+                ({"If-Match": '"x"'}, 412),
+                ({"If-Match": '"x"', "Range": "bytes=5-"}, 412),
+                ({"If-Unmodified-Since": then}, 200),
+                ({"If-Unmodified-Since": late, "Range": "bytes=5-"}, 206),
+                ({"If-Unmodified-Since": early}, 412),
+                ({"If-Unmodified-Since": "x"}, 200),
+                ({"If-Unmodified-Since": early, "If-Match": tag}, 200)):
+            for way in WAYS:
+                with self.subTest(headers, way=way.__name__):
+                    answer = way(self.app, "GET", target, headers)
+                    self.assertEqual(status, answer.status)
+                    if status == 304:
+                        self.assertEqual(b"", answer.body)
+                        self.assertEqual(tag, answer.headers["etag"])
 
     def test_one_etag_for_each_representation(self):
         for target in "/simple/", "/simple/many/":

@@ -283,6 +283,13 @@ class PipTest(ClientTestCase):
                 pip, "install", "--target", target, "--no-index",
                 "--find-links", self.server.url + "packages/", "lib_three")
             self.assertEqual(installed(target), {"lib-three": "1.0"})
+        # Those that know it leave out what is yanked, there too.
+        target = self.folder("chosen")
+        self.run_client(
+            pips[0], "install", "--target", target, "--no-index", "--no-deps",
+            "--find-links", self.server.url + "packages/", "lib_one")
+        self.assertEqual(installed(target),
+                         {"lib-one": dict(CHOSEN)["lib-one"]})
         asked = {path for _, path, _ in self.requests()}
         self.assertEqual({"/packages/"}, {
             path for path in asked if not path.endswith(EXTENSIONS)})

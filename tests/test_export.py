@@ -264,7 +264,7 @@ class TestPages(ExportTestCase):
                 {file["url"] for file in page["files"]}, expected)
         self.assertEqual(expected, found)
         self.assertEqual(expected, {
-            attributes["href"] for attributes, _ in entries(
+            urldefrag(attributes["href"])[0] for attributes, _ in entries(
                 self.read("packages", "index.html"))})
         self.assertEqual(
             expected | {url + "foo-1.0-py3-none-any.whl" + suffix
@@ -288,6 +288,17 @@ class TestPages(ExportTestCase):
                 self.assertEqual(is_link, os.path.samefile(source, target))
                 self.assertEqual(os.stat(source).st_mtime_ns,
                                  os.stat(target).st_mtime_ns)
+
+    def test_names_of_one_file(self):
+        """Each link changes the file, for all of its names."""
+        first = self.put("one-file", "1.0")
+        path = os.path.join(self.root, first)
+        os.link(path, path.replace("-1.0-", "-1.0-1-"))
+        os.symlink(first, path.replace("-1.0-", "-1.0-2-"))
+        for _ in range(2):
+            self.run_export()
+            self.assertEqual(3, len(entries(self.read(
+                "simple", "one-file", "index.html"))))
 
     def test_links_make_nobody_read_archives_again(self):
         """A link changes the time of the inode, by which files are known."""
@@ -766,6 +777,8 @@ class TestFaults(ExportTestCase):
             ("files", (5, [], {"simple/foo/index.html": "x"},
                        {"../mine.txt": 1}, {"simple/../../mine.txt": 1})),
             ("archives", (5, [], {"foo": 5})),
+            ("links", (5, {}, [5], [["a", "b", "c"]], [["a", 5, "c", "d"]],
+                       [["a", "b", "c", 5]])),
             ("releases", (5, [], {"1.0": 5}, {"1.0": ["x"]},
                           {"1.0": ["x", 5]}, {"1.0": ["x", {victim: 1}]})),
             ("brief", (5, {}, [], [5] * 8, [""] * 9)))

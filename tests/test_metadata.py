@@ -213,8 +213,10 @@ class TestCutOff(unittest.TestCase):
                 parts = [compress(plain[at:at + 1500])
                          for at in range(0, len(plain), 1500)]
                 data = b"".join(parts)
+                # A tar need not have an end, only whole members.
                 ends = {sum(map(len, parts[:count]))
-                        for count in range(len(parts))}
+                        for count in range(len(parts))
+                        if not plain[1500 * count:].strip(b"\0")}
                 for padding in (0, 1, 4, 512, 300000):
                     facts = read(
                         "Foo.Bar-1.0" + extension, data + b"\0" * padding)
@@ -224,6 +226,18 @@ class TestCutOff(unittest.TestCase):
                 for length in set(range(len(data))) - ends:
                     self.assert_broken(
                         "Foo.Bar-1.0" + extension, data[:length], length)
+
+    def test_tar_that_is_cut_off_before_it_is_compressed(self):
+        plain = tar(("noise", NOISE), ("PKG-INFO", INFO), ("empty", b""))
+        end = len(plain.rstrip(b"\0")) // 512 * 512 + 512
+        for length in range(1, end + 512, 7):
+            data = gzip.compress(plain[:length], 1)
+            message = read(SDIST, data).problem
+            if length < end and length not in (512 * 7, end - 512):
+                self.assertTrue(message, length)
+                if length > 512:
+                    self.assertIn("cut off", message)
+        self.assertEqual("", read(SDIST, gzip.compress(plain[:end])).problem)
 
     def test_garbage_behind_the_end(self):
         for extension in TARS:
@@ -587,15 +601,20 @@ class TestTarMetadata(unittest.TestCase):
     def test_empty_and_endless(self):
         self.assert_metadata(None, b"")
         self.assert_metadata(None, b"\0" * 10240)
-        # No end marker, and a file that the tar does not hold to its end.
+        # No end marker.
         self.assert_metadata(INFO, header(
-            b"a/PKG-INFO", b"%011o\0" % len(INFO)) + INFO)
-        self.assert_metadata(None, header(
-            b"a/PKG-INFO", b"%011o\0" % 99999) + INFO)
+            b"a/PKG-INFO", b"%011o\0" % len(INFO)) + INFO.ljust(
+                (len(INFO) + 511) // 512 * 512, b"\0"))
+        # A file that the tar does not hold to its end.
+        self.assertIn("cut off", read(SDIST, gzip.compress(header(
+            b"a/PKG-INFO", b"%011o\0" % 99999) + INFO)).problem)
 
     def test_odd_sizes_and_checksums(self):
-        """They end the search; the stream is whole all the same."""
-        wanted = header(b"a/PKG-INFO", b"%011o\0" % 3) + b"abc"
+        """They end the search; the stream is whole all the same, unless it
+        should have more.
+        """
+        wanted = header(b"a/PKG-INFO", b"%011o\0" % 3) + b"abc".ljust(
+            512, b"\0")
         for name, head in (
                 ("huge", header(b"x", b"77777777777\0")),
                 ("base 256", header(b"x", b"\x80".ljust(11, b"\0") + b"\0")),
@@ -626,7 +645,11 @@ class TestTarMetadata(unittest.TestCase):
                 ("no tar", b"What is this?" * 99)):
             with self.subTest(name):
                 data = gzip.compress(head + wanted)
-                self.assertEqual("", read(SDIST, data).problem)
+                problem = read(SDIST, data).problem
+                self.assertEqual(
+                    "cut off" if name in (
+                        "huge", "huge base 256", "negative base 256",
+                        "too large", "huge pax size") else "", problem[-7:])
                 self.assertIn(metadata_of(SDIST, data), (None, b"", b"abc"))
 
     def test_negative_sizes_do_not_loop(self):

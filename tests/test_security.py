@@ -242,6 +242,33 @@ class TestLinks(FilesTestCase):
         self.assertNotIn(b"joe", self.shown(get))
         self.assertNotIn(b"SHA}", self.shown(get))
 
+    def test_archives_that_are_secrets(self):
+        """Even such that nothing can be checked of."""
+        path = password_file(self.folder)
+        names = "foo-2.0.msi", "foo-3.0.msi"
+        self.link(path, names[0])
+        os.link(path, os.path.join(self.root, names[1]))
+        get = self.open(password_file=path)
+        self.wait_for_names(WHEEL)
+        for name in names:
+            answer = get("/packages/" + name)
+            self.assertEqual(404, answer.status)
+            self.assertIn(b"passwords", answer.body)
+            self.assertNotIn(name.encode(), self.shown(get))
+
+    def test_archive_in_a_folder_that_becomes_hidden(self):
+        for name, data in ("data", b"harmless"), (".ssh/data", b"secret-word"):
+            archives.put(self.home, name, data)
+        os.symlink(".", os.path.join(self.home, "folder"))
+        self.link(os.path.join(self.home, "folder", "data"), "foo-2.0.msi")
+        get = self.open()
+        self.wait_for_names(WHEEL, "foo-2.0.msi")
+        self.assertEqual(b"harmless", get("/packages/foo-2.0.msi").body)
+        os.unlink(os.path.join(self.home, "folder"))
+        os.symlink(".ssh", os.path.join(self.home, "folder"))
+        self.assertEqual(404, get("/packages/foo-2.0.msi").status)
+        wait_for(lambda: b"foo-2.0" not in self.shown(get), "it is withheld")
+
     def test_by_a_folder_that_becomes_a_link(self):
         """The link itself stays as it was when it was found harmless."""
         folder = os.path.join(self.home, "folder")
@@ -266,6 +293,48 @@ class TestLinks(FilesTestCase):
         os.symlink(target, os.path.join(root, WHEEL))
         self.open(root)
         self.wait_for_names(WHEEL)
+
+
+class TestFallback(FilesTestCase):
+    def test_any_file_keeps_its_project_here(self):
+        """Whatever it is, and whether it can be served or not."""
+        self.put("b-1.0-py3-none-any.WHL")
+        self.put("c-1.0.tar.gz.part")
+        self.put("d-1.0.zip.asc")
+        self.put("e.status", b"quarantined")
+        for name, target in (("f-1.0.zip", "not-mounted"),
+                             ("g-1.0.zip", ".hidden")):
+            os.symlink(target, os.path.join(self.root, name))
+        os.mkfifo(os.path.join(self.root, "h-1.0.zip"))
+        for name in b"i-1.0\xff.zip", b"j-1.0\x01.zip":
+            with open(os.path.join(os.fsencode(self.root), name), "wb"):
+                pass
+        self.put("k-1.0.zip", b"broken")
+        get = self.open(disable_fallback=False)
+        for project in "bcdefghijk":
+            answer = get("/simple/%s/" % project)
+            self.assertNotIn("location", answer.headers, project)
+            self.assertIn(answer.status, (200, 404))
+        self.assertEqual(302, get("/simple/a/").status)
+
+    def test_links_whose_targets_come_back(self):
+        away, there = (os.path.join(self.folder, name)
+                       for name in ("away", "there"))
+        archives.put(away, WHEEL, DATA)
+        os.symlink(os.path.join(there, WHEEL),
+                   os.path.join(self.root, WHEEL))
+        get = self.open(disable_fallback=False)
+        self.assertEqual(404, get("/simple/foo/").status)
+        # What was listed long ago is listed again only when it changes.
+        time.sleep(pypi_server.RACY + pypi_server.CHECK_INTERVAL)
+        self.assertEqual(404, get("/simple/foo/").status)
+        os.rename(away, there)
+        self.wait_for_names(WHEEL)
+        os.rename(there, away)
+        self.put("bar-1.0-py3-none-any.whl")  # so that it is listed again
+        wait_for(lambda: get("/packages/" + WHEEL).status == 404, "away")
+        os.rename(away, there)
+        wait_for(lambda: get("/packages/" + WHEEL).status == 200, "back")
 
 
 class TestQuarantine(FilesTestCase):
@@ -335,7 +404,7 @@ class TestForgetting(FilesTestCase):
         cache = self.app.directories.reader.cache
         self.assertEqual([os.path.join(self.root, WHEEL)],
                          list(cache.waiting))
-        self.app.warmer.reads = False
+        self.app.warmer.is_first = False
         self.app.warmer.start()
         wait_for(lambda: not cache.waiting, "it is written")
         self.put("bar-1.0-py3-none-any.whl", archives.wheel("bar", "1.0"))

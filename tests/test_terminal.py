@@ -10,7 +10,10 @@ import tempfile
 import unittest
 
 from tests import archives
-from tests.helpers import READY, SCRIPT, ServerProcess, wait_for
+from tests.helpers import (
+    READY, SCRIPT, DirectoryTestCase, ServerProcess, ask, wait_for,
+)
+from tests.test_command_line import free_port
 from tests.test_people import BROWSER, Parsed
 
 try:
@@ -18,6 +21,33 @@ try:
 except ImportError:  # Windows
     pty = None
 PROGRESS = re.compile(r"Reading files: ([\d,]+) of ([\d,]+) projects")
+
+
+@unittest.skipIf(os.name == "nt", "no shell of POSIX")
+class TestStreams(DirectoryTestCase):
+    def test_nobody_need_hear_where_it_serves(self):
+        """Streams may be closed, and what they lead to may be full."""
+        for streams in (">&-", "<&- >&- 2>&-", "2>&-", ">/dev/full",
+                        ">/dev/full 2>&1", ">/dev/full --workers 2"):
+            port = free_port()
+            process = subprocess.Popen(
+                ["sh", "-c", 'exec "$@" ' + streams, "sh", sys.executable,
+                 SCRIPT, "run", "-p", str(port), "-H", "127.0.0.1",
+                 "--cache-dir", os.path.join(self.folder, "cache"),
+                 self.root], stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE)
+            with self.subTest(streams):
+                def is_served(process=process, port=port):
+                    self.assertIsNone(process.poll())
+                    with contextlib.suppress(ConnectionError):
+                        return ask("127.0.0.1", port, "GET", "/health").body
+                try:
+                    self.assertEqual(b"Ok", wait_for(is_served, "served", 30))
+                finally:
+                    process.terminate()
+                    _, errors = process.communicate()
+                self.assertEqual(b"", errors)
+                self.assertEqual(0, process.returncode)
 
 
 @unittest.skipUnless(pty, "there are no terminals to be had")

@@ -591,6 +591,14 @@ class TestFailures(UpdateTestCase):
         for command in self.commands(result):
             self.assertRegex(command[-1], r"\Aa==[0-9.]+\Z")
 
+    def test_names_that_pip_would_take_for_options(self):
+        empty(self.root, "_rreqs-1.0-py3-none-any.whl")
+        upstream = self.upstream()
+        upstream.has("-rreqs", "_rreqs-2.0-py3-none-any.whl")
+        result = self.update(upstream.url)
+        self.assertEqual([], self.commands(result))
+        self.assertEqual(0, result.status, result)
+
     def test_files_of_other_projects_do_not_count(self):
         index = self.upstream()
         index.has("a", "a-2.0.tar.gz", "other-99.0.tar.gz")

@@ -107,6 +107,10 @@ class FaultTestCase(DirectoryTestCase):
         """Return the names of all files but the lock, hidden ones too."""
         return names_in(root or self.root)
 
+    def content(self, name):
+        with open(os.path.join(self.root, name), "rb") as file:
+            return file.read()
+
     def listed(self, server):
         """Return the files on the project's page."""
         page = server.get("simple/demo-pkg/")
@@ -460,6 +464,32 @@ class ParallelTest(RaceTestCase):
             wait_for(lambda: self.listed(server) == [], "it is gone")
         self.check_all_win(servers)
 
+    def test_archives_and_signatures_of_several_uploads(self):
+        """They stay together, in one server and in several."""
+        signatures = {sdist(b"%d" % number): b"signature %d" % number
+                      for number in range(4)}
+        servers = [self.start("-o", *ANYONE, "--workers", "2"),
+                   self.start("-o", *ANYONE)]
+        for _ in range(8):
+            barrier = threading.Barrier(len(signatures))
+            statuses = []
+
+            def run(number, data, signature):
+                barrier.wait()
+                statuses.append(self.send(
+                    servers[number % 2], SDIST, data,
+                    gpg_signature=forms.File("x", signature)).status)
+            threads = [threading.Thread(target=run, args=(number,) + pair)
+                       for number, pair in enumerate(signatures.items())]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            self.assertLessEqual(set(statuses), {200, 409})
+            self.assertIn(200, statuses)
+            self.assertEqual(signatures[self.content(SDIST)],
+                             self.content(SDIST + ".asc"))
+
     def test_names_are_known_until_another_server_stores(self):
         """So that an upload need not list the directory."""
         def others_came():
@@ -753,6 +783,7 @@ class Strace:
 
 
 LINK, UNLINK = "?link,linkat", "?unlink,unlinkat"
+RENAME = "?rename,?renameat,renameat2"
 # The first openat is the temporary file; PyPy opens /dev/urandom before.
 OPEN = 2 if platform.python_implementation() == "PyPy" else 1
 
@@ -793,7 +824,7 @@ class InjectionTest(KillTestCase):
         old, new = sdist(b"old"), sdist(b"new")
         arguments = ("-o",) + ANYONE
         archives.put(self.root, SDIST, old)
-        for calls in ("write", "fsync", "?rename,?renameat,renameat2"):
+        for calls in ("write", "fsync", RENAME):
             self.age()
             server = self.start(*arguments)
             with self.inject(server, calls, "signal=KILL:when=1"):
@@ -804,6 +835,35 @@ class InjectionTest(KillTestCase):
             server.stop()
             with open(os.path.join(self.root, SDIST), "rb") as file:
                 self.assertEqual(file.read(), old, calls)
+
+    def test_killed_while_overwriting_what_is_signed(self):
+        """The new file never lies beside the signature of the old one."""
+        pairs = [(sdist(b"old"), b"old"), (sdist(b"new"), b"new")]
+        for calls, when in ((UNLINK, 1), (RENAME, 1), (RENAME, 2)):
+            for name, data in zip((SDIST, SDIST + ".asc"), pairs[0]):
+                archives.put(self.root, name, data)
+            self.age()
+            server = self.start("-o", *ANYONE)
+            signature = forms.File("x", pairs[1][1])
+            with self.inject(server, calls, "signal=KILL:when=%d" % when):
+                with self.assertRaises((ConnectionError,
+                                        http.client.HTTPException)):
+                    self.send(server, SDIST, pairs[1][0],
+                              gpg_signature=signature)
+                server.process.wait(60)
+            server.stop()
+            found = tuple(self.content(name) if name in self.files() else b""
+                          for name in (SDIST, SDIST + ".asc"))
+            with self.subTest(calls=calls, when=when):
+                self.assertIn(found, pairs + [
+                    (data, b"") for data, _ in pairs])
+            self.age()
+            server = self.start("-o", *ANYONE)
+            self.assertEqual(200, self.send(
+                server, SDIST, pairs[1][0], gpg_signature=signature).status)
+            self.assertEqual(pairs[1], (
+                self.content(SDIST), self.content(SDIST + ".asc")))
+            server.stop()
 
     def test_errors_of_each_step(self):
         """Nothing is left, the answer is no success, and a retry is one."""
@@ -847,7 +907,7 @@ class InjectionTest(KillTestCase):
         server = self.start("-o", *ANYONE)
         self.assertEqual(self.send(server, SDIST, sdist()).status, 200)
         for calls, error in (("write", "ENOSPC"), ("fsync", "EIO"),
-                             ("?rename,?renameat,renameat2", "EIO")):
+                             (RENAME, "EIO")):
             with self.inject(server, calls, "error=%s:when=1" % error):
                 answer = self.send(server, SDIST, sdist(b"new"))
             self.assertIn(answer.status, (500, 507))

@@ -13,6 +13,7 @@ import re
 import tarfile
 import unittest
 import zipfile
+from urllib.parse import urlencode
 from wsgiref.util import setup_testing_defaults
 
 import pypi_server
@@ -597,7 +598,7 @@ class FieldTest(UploadTestCase):
 
     def test_bodies_that_are_no_form(self):
         for media_type, status in (
-                ("application/x-www-form-urlencoded", 415),
+                ("application/x-www-form-urlencoded", 400),
                 ("application/octet-stream", 415), ("", 415),
                 ("multipart/mixed; boundary=x", 415),
                 ("multipart/form-data", 400),
@@ -664,6 +665,36 @@ class SignatureTest(UploadTestCase):
         self.stored(SDIST, sdist(),
                     gpg_signature=forms.File(SDIST + ".asc", b"signed"))
         self.assertEqual(self.signed()[1].body, b"signed")
+
+    def test_another_signature_that_was_left(self):
+        """Then nothing is stored: it would be beside the wrong archive."""
+        path = os.path.join(self.root, SDIST + ".asc")
+        archives.put(self.root, SDIST + ".asc", b"old")
+        new = forms.File(SDIST + ".asc", b"new")
+        self.refused(self.send(SDIST, sdist(), gpg_signature=new), 409,
+                     SDIST + ".asc", "remove it")
+        self.assertEqual(self.files(), [SDIST + ".asc"])
+        self.assertEqual(self.content(SDIST + ".asc"), b"old")
+        os.unlink(path)
+        os.mkdir(path)
+        for app in self.app, self.make_app(overwrite=True, **ANYONE):
+            self.refused(self.send(SDIST, sdist(), app=app,
+                                   gpg_signature=new), 409, SDIST + ".asc")
+            self.assertEqual(self.files(), [])
+            self.assertTrue(os.path.isdir(path))
+        os.rmdir(path)
+        self.stored(SDIST, sdist(), gpg_signature=new)
+        self.assertEqual(self.signed()[1].body, b"new")
+
+    def test_of_an_archive_in_another_directory(self):
+        other = os.path.join(self.folder, "other")
+        archives.put(other, SDIST, sdist())
+        app = self.make_app(self.root, other, **ANYONE)
+        answer = self.send(SDIST, sdist(), app=app, gpg_signature=forms.File(
+            SDIST + ".asc", b"signed"))
+        self.assertEqual(200, answer.status)
+        self.assertIn(b"takes no signatures", answer.body)
+        self.assertEqual(self.files(), [])
 
     def test_alone(self):
         self.refused(self.send(SDIST + ".asc", b"signed"), 400, SDIST)
@@ -749,6 +780,22 @@ class OtherActionTest(UploadTestCase):
                     self.app, "GET", "/simple/demo-pkg/").body), [
                         "demo_pkg-1.1-py3-none-any.whl",
                         "demo_pkg-1.1.tar.gz"])
+
+    def test_removing_by_a_form_without_a_file(self):
+        """As curl -d and requests.post(data=...) send it."""
+        media_type = {"Content-Type": "application/x-www-form-urlencoded"}
+        for way in WAYS:
+            self.fill()
+            answer = way(self.app, "POST", "/", media_type, urlencode(
+                {":action": "remove_pkg", "name": "Demo.Pkg",
+                 "version": "1.0"}).encode())
+            self.assertEqual(answer.status, 200, answer)
+            self.assertNotIn(SDIST, self.files())
+        self.refused(call(
+            self.app, "POST", "/", media_type,
+            b":action=file_upload&name=demo&content=x"), 400, "no file")
+        self.refused(call(self.app, "POST", "/", media_type, b"a" * 70000),
+                     413, "65536")
 
     def test_removing_what_is_not_there(self):
         before = self.fill() and self.files()

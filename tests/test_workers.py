@@ -268,6 +268,16 @@ class TestReplacement(WorkersTestCase):
         self.assertNotIn("Traceback", server.output)
         self.assertNotIn("Warning", server.output)
 
+    def test_also_where_the_signals_of_children_are_ignored(self):
+        before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        self.addCleanup(signal.signal, signal.SIGCHLD, before)
+        with self.serve() as server:
+            signal.signal(signal.SIGCHLD, before)
+            killed = self.workers(server)[0]
+            os.kill(killed, signal.SIGKILL)
+            self.workers(server, (killed,))
+        self.assertEqual(0, server.process.returncode)
+
     def test_upload_of_a_killed_worker_leaves_nothing(self):
         with self.serve(*OPEN) as server:
             headers, body = forms.upload(
