@@ -706,7 +706,7 @@ def accepts_gzip(header: str) -> bool:
 
 
 def matches_etag(header: str, etag: str) -> bool:
-    """Tell whether If-None-Match holds (RFC 9110, 13.1.2; weak compare)."""
+    """Tell whether a list has an ETag (RFC 9110, 13.1.2; weak compare)."""
     return header.strip() == "*" or etag in re.findall(r'"[^"]*"', header)
 
 
@@ -718,7 +718,9 @@ def conditional_status(headers: Mapping[str, str], etag: str,
         200, 304 or 412.
     """
     if "if-match" in headers:
-        if not matches_etag(headers["if-match"], etag):
+        # Of weak tags, none is strong enough for that.
+        strong = re.sub(r'W/"[^"]*"', "", headers["if-match"])
+        if not matches_etag(strong, etag):
             return 412
     elif "if-unmodified-since" in headers:
         wanted = parse_date(headers["if-unmodified-since"])
@@ -3316,16 +3318,21 @@ def link_of(file: File, algorithm: str) -> Link:
                 file.facts.requires_python, file.yanked)
 
 
-def archives_page(place: Place, archives: Iterable[Link]) -> Page:
-    """Render all archives on one page, for --find-links and for people.
+def archive_links(archives: Iterable[Link], packages: str = "") -> str:
+    """Render links that installers heed as those on a project's page.
 
-    Installers heed the same of a link here as on the page of a project.
+    Args:
+        packages: see file_url(); "" for the directory of the page itself.
     """
-    links = "".join(
-        anchor(place.packages + quote(link.location) + link.fragment,
+    return "".join(
+        anchor(packages + quote(link.location) + link.fragment,
                link.location.rpartition("/")[2],
                data_attributes(link.requires_python, link.yanked))
         + "<br>\n" for link in archives)
+
+
+def archives_page(place: Place, links: str) -> Page:
+    """Render all archives on one page, for --find-links and for people."""
     return people_page(
         place, "Packages", tag("h1", "All files"),
         tag("p", "For ", tag("code", "--find-links"), ", on one page. Not "
@@ -4495,6 +4502,39 @@ def remove_files(paths: Iterable[str]) -> List[str]:
     return removed
 
 
+@contextlib.contextmanager
+def set_aside(paths: Iterable[str]) -> Iterator[List[str]]:
+    """Remove files, those that are there, unless what follows fails.
+
+    Where it never ends they are gone, as hidden files that nobody needs.
+
+    Yields:
+        the paths of those that are removed.
+    """
+    aside = {}
+    try:
+        for path in paths:
+            hidden = temporary_path(os.path.dirname(path))
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(path, hidden)
+                aside[path] = hidden
+        for directory in set(map(os.path.dirname, aside)):
+            sync_directory(directory)
+        yield list(aside)
+    except BaseException:
+        for path, hidden in aside.items():
+            with contextlib.suppress(OSError):
+                os.rename(hidden, path)
+        raise
+    remove_files(aside.values())
+
+
+def temporary_path(directory: str) -> str:
+    """Return a hidden path that remove_leftovers() knows as ours."""
+    return os.path.join(
+        directory, f"{TEMPORARY}{os.getpid()}-{os.urandom(8).hex()}")
+
+
 def lock_file(descriptor: int, wait: bool = False) -> Optional[bool]:
     """Lock a file as long as it is open; False when another process has.
 
@@ -4668,8 +4708,7 @@ class Incoming:
         self.handed_over = 0  # of them
         self.is_placed = False
         self.hashes = {"sha256": make_hash("sha256")}
-        self.path = os.path.join(
-            directory, f"{TEMPORARY}{os.getpid()}-{os.urandom(8).hex()}")
+        self.path = temporary_path(directory)
         self.file = open(os.open(
             self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL
             | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0),
@@ -5274,7 +5313,7 @@ class Tree:
     def problems(self) -> List[Tuple[str, str]]:
         """Return what is not served, and why: (path, problem)."""
         return [(directory + name, problem)
-                for directory, problems in self.reported.items()
+                for directory, problems in list(self.reported.items())
                 for name, problem in problems.items()]
 
 
@@ -5571,7 +5610,7 @@ class Directories:
         self.algorithms = frozenset(algorithms)
         self.states: Recent[State] = Recent(KEEP_FILES)
         self.briefs: Dict[str, Brief] = {}  # of projects that were examined
-        self.noted = 0  # grows with each change of them
+        self.noted = object()  # another one with each change of them
         self.lock = threading.Lock()  # held to change the tree
         self.check_at = 0.0           # monotonic
         self.changes = Changes()
@@ -5847,9 +5886,8 @@ class Directories:
     # For lists
 
     def note(self, brief: Brief) -> None:
-        if self.briefs.get(brief.name) != brief:
-            self.noted += 1
         self.briefs[brief.name] = brief
+        self.noted = object()
 
     def is_noted(self, name: str, archives: Tuple[Archive, ...]) -> bool:
         """Tell whether the brief of a project is of these archives."""
@@ -5910,7 +5948,7 @@ class Directories:
             self.tree.patch(archive.root, archive.directory, frozenset(added),
                             frozenset(map(os.path.basename, removed)))
         self.briefs.pop(archive.project, None)
-        self.noted += 1
+        self.noted = object()
         self.changes.note()
 
 
@@ -6082,7 +6120,7 @@ class Catalogue(NamedTuple):
     """What lists show, of one moment."""
 
     snapshot: Snapshot
-    noted: int  # how often something was noted before
+    noted: object  # of Directories, before
     briefs: Tuple[Brief, ...]  # of all projects, by name
     totals: Totals
 
@@ -6175,7 +6213,12 @@ class Lists:
         self.directories = directories
         self.warmer = warmer
         self.kept = Catalogue(
-            directories.tree.snapshot, 0, (), Totals(0, 0, 0, 0, ()))
+            directories.tree.snapshot, None, (), Totals(0, 0, 0, 0, ()))
+        # By project: a hash of all that its links depend on, and these.
+        self.linked: Dict[str, Tuple[Optional[int], str]] = {}
+        self.kept_links: List[str] = []
+        self.links_mark: object = None  # of the snapshot that they are of
+        self.links_until = 0.0          # monotonic
 
     def catalogue(self) -> Catalogue:
         """Return what lists show.
@@ -6216,6 +6259,36 @@ class Lists:
         for name in behind:
             if directories.is_read(snapshot.projects[name]):
                 directories.state(name, snapshot, directories.algorithms)
+
+    def links(self, algorithm: str) -> List[str]:
+        """Return the links to all archives, a text for each project.
+
+        It is the same object for as long as none of them has changed.  Only
+        one thread at a time may ask.
+        """
+        started = time.monotonic()
+        snapshot = self.directories.index()
+        if self.links_mark is snapshot.mark and started < self.links_until:
+            return self.kept_links
+        linked: Dict[str, Tuple[Optional[int], str]] = {}
+        for name in sorted(snapshot.projects):
+            known = self.linked.get(name)
+            if known is None or known[0] != hash(
+                    self.directories.look_at(name, snapshot)):
+                state = self.directories.state(
+                    name, snapshot, self.directories.algorithms)
+                known = hash(state.seen) if state.settled else None, \
+                    archive_links(link_of(file, algorithm) for file in
+                                  listed_files(state.project))
+            linked[name] = known
+        links = [text for _, text in linked.values()]
+        if links != self.kept_links:
+            self.kept_links = links
+        self.linked, self.links_mark = linked, snapshot.mark
+        now = time.monotonic()
+        self.links_until = now + max(
+            CHECK_INTERVAL, min(5 * (now - started), SLOW_INTERVAL))
+        return self.kept_links
 
     def ignored(self, catalogue: Catalogue) -> List[Ignored]:
         """Return what is not served, or has no effect."""
@@ -7089,21 +7162,13 @@ def elsewhere(app: App, project: str) -> Response:
 
 def archives(app: App, request: Request) -> Response:
     """Answer with all archives that are whole."""
-    catalogue = read_all(app)
     # One page for whatever name somebody calls this host by: it is large.
     place = place_of(request, app)._replace(base="")
-
-    def render() -> Page:
-        found = (app.directories.project(brief.name)
-                 for brief in catalogue.briefs)
-        return archives_page(place, (
-            link_of(file, app.config.hash_algo)
-            for project in found if project for file in listed_files(project)))
     with app.directories.alone(" archives"):  # as no project is called
+        links = app.lists.links(app.config.hash_algo)
         return reply_page(request, kept_page(
-            app, ("archives", place),
-            (catalogue.snapshot.mark, catalogue.noted), render, operator.eq),
-            FOR_PEOPLE)
+            app, ("archives", place), links,
+            lambda: archives_page(place, "".join(links))), FOR_PEOPLE)
 
 
 def read_all(app: App) -> Catalogue:
@@ -7555,7 +7620,7 @@ def store_archive(app: App, request: Request, form: Form, incoming: Incoming,
         try:
             if is_same or (is_elsewhere and not overwrite):
                 raise FileExistsError
-            give_names(app, archive, facts, incoming, signature)
+            give_names(app, request, archive, facts, incoming, signature)
             sync_directory(os.path.dirname(archive.path))
         except (FileExistsError, IsADirectoryError):
             found = found or look(taken)
@@ -7571,14 +7636,11 @@ def store_archive(app: App, request: Request, form: Form, incoming: Incoming,
             if signature:
                 store_signature(app, request, archive, signature, found)
             return text
-    audit(request, "uploaded", archive.path, "sha256=" + digest)
-    if signature:
-        audit_signature(request, archive, signature)
     return f"stored {archive.filename}"
 
 
-def give_names(app: App, archive: Archive, facts: Facts, incoming: Incoming,
-               signature: Optional[Incoming]) -> None:
+def give_names(app: App, request: Request, archive: Archive, facts: Facts,
+               incoming: Incoming, signature: Optional[Incoming]) -> None:
     """Give an uploaded archive its name, unless another took it meanwhile.
 
     Raises:
@@ -7591,16 +7653,21 @@ def give_names(app: App, archive: Archive, facts: Facts, incoming: Incoming,
         if others_came:  # another server on this directory stores as well
             app.directories.refresh()
             check_twins(app, archive)
+        if not overwrite and os.path.lexists(archive.path):
+            raise FileExistsError
         if signature:
             check_signature(archive, signature, overwrite)
-        if overwrite:
-            # What was said of the old file is not true of the new one.
-            app.directories.changed(archive, (), remove_files(
-                archive.path + suffix for suffix in (SIGNATURE, PROVENANCE)))
-        app.directories.store(archive, facts, lambda: incoming.place(
-            archive.path, overwrite))
+        # What was said of the old file is not true of the new one.
+        with set_aside([archive.path + suffix for suffix in (
+                SIGNATURE, PROVENANCE)] if overwrite else []) as removed:
+            if removed:
+                app.directories.changed(archive, (), removed)
+            app.directories.store(archive, facts, lambda: incoming.place(
+                archive.path, overwrite))
+        audit(request, "uploaded", archive.path,
+              "sha256=" + incoming.digest("sha256"))
         if signature:
-            place_signature(app, archive, signature)
+            place_signature(app, request, archive, signature)
 
 
 def check_signature(archive: Archive, signature: Incoming,
@@ -7619,14 +7686,16 @@ def check_signature(archive: Archive, signature: Incoming,
             "other content here; remove it, or let the server --overwrite")
 
 
-def place_signature(app: App, archive: Archive, signature: Incoming) -> bool:
-    """Give a signature that was checked its name; False if it is there."""
+def place_signature(app: App, request: Request, archive: Archive,
+                    signature: Incoming) -> None:
+    """Give a signature that was checked its name, unless it is there."""
     try:
         signature.place(archive.path + SIGNATURE, app.config.overwrite)
     except FileExistsError:
-        return False
+        return
     app.directories.changed(archive, {archive.filename + SIGNATURE})
-    return True
+    audit(request, "uploaded", archive.path + SIGNATURE,
+          "sha256=" + signature.digest("sha256"))
 
 
 def check_digests(form: Form, incoming: Incoming) -> None:
@@ -7748,16 +7817,8 @@ def store_signature(app: App, request: Request, archive: Archive,
             raise HTTPError(409, f"{archive.filename} was replaced meanwhile; "
                             "upload it once more")
         check_signature(archive, signature, app.config.overwrite)
-        is_new = place_signature(app, archive, signature)
-    if is_new:
-        sync_directory(os.path.dirname(archive.path))
-        audit_signature(request, archive, signature)
-
-
-def audit_signature(request: Request, archive: Archive,
-                    signature: Incoming) -> None:
-    audit(request, "uploaded", archive.path + SIGNATURE,
-          "sha256=" + signature.digest("sha256"))
+        place_signature(app, request, archive, signature)
+    sync_directory(os.path.dirname(archive.path))
 
 
 def is_same_version(one: str, other: str) -> bool:
@@ -9441,7 +9502,7 @@ def default_config(**settings: Any) -> Config:
             found[field] = read_value(field, value)
         except (TypeError, ValueError) as error:
             raise UsageError(f"{name} cannot be {value!r}: {error}") from error
-        if name == "redirect_to_fallback":
+        if name == "redirect_to_fallback" and value != "":
             found[field] = not found[field]
     return Config(**found)
 
@@ -10218,8 +10279,7 @@ def execute(config: Config, update: Update, pip: int) -> bool:
     What pip brings is hidden beside its destination until it is checked.
     """
     import subprocess  # late: nothing but update needs it
-    folder = os.path.join(
-        update.directory, f"{TEMPORARY}{os.getpid()}-{os.urandom(8).hex()}")
+    folder = temporary_path(update.directory)
     try:
         os.makedirs(folder)
         is_fine = True
@@ -12523,11 +12583,12 @@ class Exporter:
                 self.page(name, path, accept)
             place = Place(  # without an address, as that of a server
                 "../", "", is_static=True, packages=self.config.packages_url)
-            page = archives_page(place, (
+            page = archives_page(place, archive_links((
                 link for name in sorted(self.directories.held.projects)
                 for link in (
                     self.done[name][1] if name in self.done else
-                    map(Link._make, self.site.record(name).links))))
+                    map(Link._make, self.site.record(name).links))
+            ), place.packages))
             self.site.write_page(
                 "packages/index.html", page.body, page.compressed)
         finally:

@@ -549,6 +549,7 @@ class TestCaching(AnswersTestCase):
                 ({"If-Modified-Since": then, "If-None-Match": '"x"'}, 200),
                 ({"If-Match": tag}, 200), ({"If-Match": "*"}, 200),
                 ({"If-Match": '"x"'}, 412),
+                ({"If-Match": 'W/"x", W/' + tag}, 412),
                 ({"If-Match": '"x"', "Range": "bytes=5-"}, 412),
                 ({"If-Unmodified-Since": then}, 200),
                 ({"If-Unmodified-Since": late, "Range": "bytes=5-"}, 206),

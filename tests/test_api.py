@@ -193,6 +193,7 @@ NAMES = (
         "host", "port", "fallback_url", "health_endpoint", "server",
         "overwrite", "max_upload_size", "workers", "cache_control", "backend",
         "server_base_url", "verbosity", "index_url", "log_stream", "log_frmt",
+        "redirect_to_fallback",
         "log_req_frmt", "password_file", "trusted_proxies"), ""), {}),
     ({"log_frmt": "%(message)s"}, {"log_frmt": "%(message)s"}),
     ({"log_req_frmt": "%s", "log_res_frmt": "%s", "log_err_frmt": "%s"},

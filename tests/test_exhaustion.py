@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pypi_server
 from tests import archives, forms
 from tests.helpers import (
-    DirectoryTestCase, ServerProcess, Wire, ask, call, listening,
+    DirectoryTestCase, ServerProcess, Wire, ask, call, listening, wait_for,
 )
 from tests.test_limits import most_memory
 
@@ -151,10 +151,18 @@ class TestMetadata(DirectoryTestCase):
                             headers, body).status)
                     else:
                         archives.put(self.root, filename, data)
-                    page = server.get("simple/%s/" % name)
-                    self.assertEqual(status == 200, filename.encode()
-                                     in page.body)
-                    if page.status == 200:
+
+                    def is_shown(name=name, filename=filename):
+                        page = server.get("simple/%s/" % name)
+                        return page.status == 200 and (
+                            "listed" if filename.encode() in page.body
+                            else "withheld")
+                    if status == 200:
+                        wait_for(lambda: is_shown() == "listed", "listed")
+                    elif name.startswith("put"):
+                        self.assertEqual(
+                            "withheld", wait_for(is_shown, "found"))
+                    if is_shown():
                         self.assertEqual(200, server.get(
                             "project/%s/" % name).status)
             grown = most_memory(server.process) - before

@@ -8,7 +8,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from pypi_server import (
     API_VERSION, HTML, JSON, SIMPLE_HTML, SIMPLE_JSON, Archive,
-    Facts, File, Identity, Link, Place, Project, archives_page, fill_template,
+    Facts, File, Identity, Link, Place, Project, archive_links, archives_page,
+    fill_template,
     latest_version, legacy_json, make_page, parse_filename, parse_metadata,
     project_html, project_json, project_list_html, project_list_json,
 )
@@ -362,7 +363,7 @@ class TestArchives(unittest.TestCase):
         """Not every link is to an archive at the top: --find-links."""
         locations = [directory + filename for filename in NASTY_NAMES
                      for directory in ("", "a b/", "<&>'\"/%#?+/")]
-        page = archives_page(PLACE, (
+        page = archives_page(PLACE, archive_links(
             Link(location, "#sha256=0", "", None) for location in locations)
             ).body
         self.assertIn("../withheld/", [
@@ -375,9 +376,9 @@ class TestArchives(unittest.TestCase):
                 urljoin("http://host/packages/", attributes["href"])).path))
 
     def test_links_tell_what_installers_heed(self):
-        (attributes, _), (other, _) = entries(archives_page(PLACE, (
+        (attributes, _), (other, _) = entries(archive_links((
             Link("a-1.0.zip", "#md5=1", "<4,>=3.8", "<b>"),
-            Link("a-1.1.zip", "", "", ""))).body)
+            Link("a-1.1.zip", "", "", ""))).encode())
         self.assertEqual({
             "href": "a-1.0.zip#md5=1", "data-requires-python": "<4,>=3.8",
             "data-yanked": "<b>"}, attributes)

@@ -1,6 +1,7 @@
 """What browsers get: every page, in-process; see also test_browser."""
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -836,6 +837,31 @@ class TestCatalogue(DirectoryTestCase):
             self.assertEqual(200, call(app, "POST", "/", headers,
                                        form).status)
             self.assertIn("in all " + size_text(len(data)), self.text(app))
+
+    def test_list_of_all_archives(self):
+        """It has the digests that the files have now."""
+        filename = "demo-1.0-py3-none-any.whl"
+        app = self.make_app()
+
+        def digest():
+            return re.findall("sha256=([0-9a-f]+)", call(
+                app, "GET", "/packages/").body.decode())
+        self.assertEqual([], digest())
+        for body in "one", "two":
+            data = archives.wheel("demo", "1.0", body=body)
+            archives.put(self.root, filename + ".new", data)
+            os.replace(os.path.join(self.root, filename + ".new"),
+                       os.path.join(self.root, filename))
+            wait_for(lambda data=data: digest() == [
+                hashlib.sha256(data).hexdigest()], "its digest", 3)
+        with open(os.path.join(self.root, filename), "wb") as file:
+            file.write(b"no wheel")
+        wait_for(lambda: digest() == [], "withheld", 3)
+        with open(os.path.join(self.root, filename), "wb") as file:
+            file.write(data)
+        wait_for(digest, "listed", 3)
+        archives.put(self.root, "demo.status", b"quarantined")
+        wait_for(lambda: digest() == [], "quarantined", 3)
 
     def test_replaced_signature(self):
         """It changes no archive, and takes none away."""

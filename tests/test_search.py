@@ -77,25 +77,23 @@ class CostTest(SearchTestCase):
         return [path for path in found if path.endswith(".whl")]
 
     def test_no_file_is_looked_at_again(self):
-        def both():
+        def search():
             body = post(self.app, request({"name": ["demo"]})).body
             self.assertIn(b"1.10", body)
-            page = call(self.app, "GET", "/packages/").body
-            self.assertEqual(len(PROJECTS), page.count(b".whl</a>"))
-        both()
+        search()
         with mock.patch.object(pypi_server, "CHECK_INTERVAL", 0):
             self.app.directories.refresh()
             time.sleep(0.4)  # longer than what was known then holds
-            self.assertEqual([], self.looked_at(both))
+            self.assertEqual([], self.looked_at(search))
 
     def test_the_list_of_all_archives_is_rendered_once(self):
         rendered = []
         render = pypi_server.archives_page
 
-        def note(place, locations):
+        def note(place, links):
             rendered.append(1)
             time.sleep(0.3)
-            return render(place, locations)
+            return render(place, links)
         with mock.patch.object(pypi_server, "archives_page", note):
             threads = [threading.Thread(target=call, args=(
                 self.app, "GET", "/packages/")) for _ in range(8)]

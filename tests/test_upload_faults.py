@@ -839,7 +839,8 @@ class InjectionTest(KillTestCase):
     def test_killed_while_overwriting_what_is_signed(self):
         """The new file never lies beside the signature of the old one."""
         pairs = [(sdist(b"old"), b"old"), (sdist(b"new"), b"new")]
-        for calls, when in ((UNLINK, 1), (RENAME, 1), (RENAME, 2)):
+        for calls, when in ((RENAME, 1), (RENAME, 2), (RENAME, 3),
+                            (UNLINK, 1)):
             for name, data in zip((SDIST, SDIST + ".asc"), pairs[0]):
                 archives.put(self.root, name, data)
             self.age()
@@ -912,6 +913,38 @@ class InjectionTest(KillTestCase):
                 answer = self.send(server, SDIST, sdist(b"new"))
             self.assertIn(answer.status, (500, 507))
             self.check_stored(server, sdist())
+
+    def test_a_disk_that_fails_while_what_is_signed_is_replaced(self):
+        """The file that stays keeps its signature, in the same place."""
+        archives.put(self.root, SDIST, sdist())
+        archives.put(self.root, SDIST + ".asc", b"signed")
+        server = self.start("-o", *ANYONE)
+        for when in 1, 2:  # of the signature, and of the archive
+            with self.inject(server, RENAME, "error=EIO:when=%d" % when):
+                answer = self.send(server, SDIST, sdist(b"new"),
+                                   gpg_signature=forms.File("x", b"other"))
+            self.assertEqual(500, answer.status)
+            self.assertEqual(sdist(), self.content(SDIST))
+            self.assertEqual(b"signed", self.content(SDIST + ".asc"))
+            self.assertEqual(2, len(self.files()))
+            self.assertEqual(200, server.get(
+                "packages/" + SDIST + ".asc").status)
+        self.assertEqual(200, self.send(
+            server, SDIST, sdist(b"new"),
+            gpg_signature=forms.File("x", b"other")).status)
+        self.assertEqual(b"other", self.content(SDIST + ".asc"))
+
+    def test_an_archive_that_is_stored_is_in_the_log(self):
+        """Also when its signature is not."""
+        server = self.start()
+        with self.inject(server, LINK, "error=ENOSPC:when=2"):
+            answer = self.send(server, SDIST, sdist(),
+                               gpg_signature=forms.File("x", b"signed"))
+        self.assertEqual(answer.status, 507, answer)
+        self.check_stored(server, sdist())
+        self.assertIn("uploaded " + os.path.join(self.root, SDIST) + " ",
+                      server.logged())
+        self.assertIn("was refused an upload", server.logged())
 
     def test_a_signature_that_cannot_be_stored(self):
         server = self.start()

@@ -686,6 +686,18 @@ class SignatureTest(UploadTestCase):
         self.stored(SDIST, sdist(), gpg_signature=new)
         self.assertEqual(self.signed()[1].body, b"new")
 
+    def test_of_other_content(self):
+        """Then it is the content that is told of."""
+        one, other = (forms.File(SDIST + ".asc", data)
+                      for data in (b"one", b"other"))
+        self.stored(SDIST, sdist(), gpg_signature=one)
+        self.refused(self.send(SDIST, sdist(files={"x": b""}),
+                               gpg_signature=other), 409,
+                     "raise the version")
+        self.assertEqual(self.content(SDIST + ".asc"), b"one")
+        self.refused(self.send(SDIST, sdist(), gpg_signature=other), 409,
+                     SDIST + ".asc")
+
     def test_of_an_archive_in_another_directory(self):
         other = os.path.join(self.folder, "other")
         archives.put(other, SDIST, sdist())
