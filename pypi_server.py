@@ -474,7 +474,7 @@ def satisfies(version: str, operator: str, wanted: str) -> bool:
     """Compare a version as PEP 440, "Version specifiers", says.
 
     Pre-releases are compared like others; to leave them out is for who
-    chooses one version.  Legacy versions satisfy nothing but ===.
+    chooses one version.  Legacy versions satisfy nothing but === and !=.
 
     >>> satisfies("1.1rc1", "==", "1.1.*")
     True
@@ -483,9 +483,9 @@ def satisfies(version: str, operator: str, wanted: str) -> bool:
     """
     if operator == "===":
         return version.strip().lower() == wanted.lower()
-    this = parse_version(version)
     if operator == "!=":
-        return this is not None and not satisfies(version, "==", wanted)
+        return not satisfies(version, "==", wanted)
+    this = parse_version(version)
     prefix = parse_version(wanted[:-2]) if wanted.endswith(".*") else None
     other = prefix or parse_version(wanted)
     if this is None or other is None:
