@@ -21,30 +21,31 @@ disk, the network and the clock.  A section uses only those above it.
     12  For people    home, search, errors: what browsers show
     13  Project page  a release, and the grid of all of them
     14  Options       every setting, declared once
-    15  Files         identity, atomic writes, the cache of what was read
-    16  Tree          the names in the package directories
-    17  Reading       archives, each read once while it stays the same
-    18  Directories   projects: whole files, digests, companions
-    19  Warm-up       what nobody has asked for is read ahead of requests
-    20  Lists         what is known of all projects at once
-    21  Accounts      who may, by a password file that may change
-    22  Application   what it is made of, and the kinds of answers
-    23  Handlers      pages, downloads, search
-    24  Uploads       what is stored, and what is refused
-    25  Routing       the route table, from request to response
-    26  Wire          bytes of a socket, bodies of requests, heads of answers
-    27  Server        the http.server adapter: connections, answers kept ready
-    28  Workers       processes, signals, start and stop
-    29  WSGI          the application for other servers
-    30  Update        newer releases in another index
-    31  Yank          companion files that withdraw releases
-    32  Inspection    all of an archive is read, on all cores
-    33  Target        the Python and the platform that is installed for
-    34  Closure       what can be installed out of the directories
-    35  Check         what is wrong or missing
-    36  Site          plain files that any web server can serve
-    37  Export        an index as a site, and only what changed
-    38  Command line  parser and main
+    15  Files         identity, locks, names given in one step
+    16  Cache         what was read, in memory and in a file
+    17  Tree          the names in the package directories
+    18  Reading       archives, each read once while it stays the same
+    19  Directories   projects: whole files, digests, companions
+    20  Warm-up       what nobody has asked for is read ahead of requests
+    21  Lists         what is known of all projects at once
+    22  Accounts      who may, by a password file that may change
+    23  Application   what it is made of, and the kinds of answers
+    24  Handlers      pages, downloads, search
+    25  Uploads       what is stored, and what is refused
+    26  Routing       the route table, from request to response
+    27  Wire          bytes of a socket, bodies of requests, heads of answers
+    28  Server        the http.server adapter: connections, answers kept ready
+    29  Workers       processes, signals, start and stop
+    30  WSGI          the application for other servers
+    31  Update        newer releases in another index
+    32  Yank          companion files that withdraw releases
+    33  Inspection    all of an archive is read, on all cores
+    34  Target        the Python and the platform that is installed for
+    35  Closure       what can be installed out of the directories
+    36  Check         what is wrong or missing
+    37  Site          plain files that any web server can serve
+    38  Export        an index as a site, and only what changed
+    39  Command line  parser and main
 """
 
 import argparse
@@ -4349,9 +4350,6 @@ AUDIT = logging.getLogger("pypi_server.audit")
 SETTLED = 0.5
 # The same on filesystems that keep whole seconds (or two of them, on FAT).
 SETTLED_COARSE = 1.1
-# seconds; the cache is worth no longer wait for another server's writing
-BUSY_TIMEOUT = 0.2
-BUSY_PAUSE = 5.0  # seconds until a cache that could not be opened is tried
 # Seconds that an upload waits for another server to give a name; the other
 # one may have been stopped in the middle of that.
 LOCK_PATIENCE = 20
@@ -4774,6 +4772,13 @@ class Incoming:
                 os.unlink(self.path)
 
 
+# === 16  Cache ==============================================================
+
+# seconds; the cache is worth no longer wait for another server's writing
+BUSY_TIMEOUT = 0.2
+BUSY_PAUSE = 5.0  # seconds until a cache that could not be opened is tried
+
+
 class Recent(Generic[Value]):
     """Keeps the values that were put last, up to a total weight."""
 
@@ -4970,7 +4975,7 @@ class FactCache:
                 self.database = None
 
 
-# === 16  Tree ===============================================================
+# === 17  Tree ===============================================================
 
 # A directory may change again within the tick of its own time stamp, so it
 # is listed again until the stamp has been seen for this long ...
@@ -5317,7 +5322,7 @@ class Tree:
                 for name, problem in problems.items()]
 
 
-# === 17  Reading ============================================================
+# === 18  Reading ============================================================
 
 UNSETTLED = "it is still being written"  # why a file is withheld
 # seconds until a file that could not be read is tried again, twice as many
@@ -5534,7 +5539,7 @@ class Reader:
                             (("Retry-After", "1"),))
 
 
-# === 18  Directories ========================================================
+# === 19  Directories ========================================================
 
 CHECK_INTERVAL = 0.3  # seconds that an answer may be older than the disk
 SLOW_INTERVAL = 0.7   # the same where it takes long to look
@@ -5952,7 +5957,7 @@ class Directories:
         self.changes.note()
 
 
-# === 19  Warm-up ============================================================
+# === 20  Warm-up ============================================================
 
 # seconds between two looks at what there is to read
 WARM_INTERVAL = 1.0
@@ -6108,7 +6113,7 @@ class Warmer:
             self.directories.pack(batch)
 
 
-# === 20  Lists ==============================================================
+# === 21  Lists ==============================================================
 
 # Projects that a request may bring up to date in lists; the thread that reads
 # ahead does it with the others.
@@ -6350,7 +6355,7 @@ def directory_labels(roots: Sequence[str]) -> Dict[str, str]:
             for place, (root, name) in enumerate(zip(roots, names), 1)}
 
 
-# === 21  Accounts ===========================================================
+# === 22  Accounts ===========================================================
 
 # Verified pairs that are remembered; more users nobody has in one file.
 KEEP_PAIRS = 10000
@@ -6660,7 +6665,7 @@ def rewrite_passwords(path: str, user: str, digest: Optional[str]) -> None:
     replace_text(path, "".join(kept))
 
 
-# === 22  Application ========================================================
+# === 23  Application ========================================================
 
 PAGES_LIMIT = 64 * 1024 ** 2  # bytes of rendered pages that are kept ...
 PAGE_OVERHEAD = 1024  # ... with what Python needs for each
@@ -6987,7 +6992,7 @@ def phrase(status: int) -> str:
         return "Error"
 
 
-# === 23  Handlers ===========================================================
+# === 24  Handlers ===========================================================
 
 
 def home(app: App, request: Request) -> Response:
@@ -7348,7 +7353,7 @@ def parse_search(request: Request) -> Tuple[
     return names, summaries, combine
 
 
-# === 24  Uploads ============================================================
+# === 25  Uploads ============================================================
 
 # bytes of all text fields; long descriptions on PyPI are about 1 MiB
 FORM_LIMIT = 16 * 1024 ** 2
@@ -7907,7 +7912,7 @@ def audit_refusal(app: App, request: Request, verb: str,
         audit(request, verb, *details)
 
 
-# === 25  Routing ============================================================
+# === 26  Routing ============================================================
 
 
 class Route(NamedTuple):
@@ -8173,7 +8178,7 @@ def log_response(config: Config, request: Request,
         LOG.info("%s", format_record(config.log_err_frmt, values))
 
 
-# === 26  Wire ===============================================================
+# === 27  Wire ===============================================================
 
 # Seconds.  Clients reuse a connection within moments; uv keeps 20 for later.
 IDLE_TIMEOUT = 60
@@ -8736,7 +8741,7 @@ def large_page(request: Request, response: Response) -> bytes:
     return b""
 
 
-# === 27  Server =============================================================
+# === 28  Server =============================================================
 
 # Seconds
 POLL_INTERVAL = 0.2  # to notice that the server shall stop
@@ -9196,7 +9201,7 @@ class Server(ThreadingHTTPServer):
             self.changed.wait_for(lambda: not self.connections, GRACE)
 
 
-# === 28  Workers ============================================================
+# === 29  Workers ============================================================
 
 MANY_FILES = 65536  # as many as anybody needs
 # Seconds that a thread waits for the interpreter before it insists.  With the
@@ -9371,7 +9376,7 @@ def allow_many_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-# === 29  WSGI ===============================================================
+# === 30  WSGI ===============================================================
 
 
 class FileBlocks:
@@ -9746,7 +9751,7 @@ WSGI_SERVERS: Dict[str, Tuple[str, Callable[
     "paste": ("paste.httpserver", serve_paste)}
 
 
-# === 30  Update =============================================================
+# === 31  Update =============================================================
 
 CONNECTIONS = 8        # to the upstream index at once; pip has one, uv 50
 UPSTREAM_TIMEOUT = 30  # seconds
@@ -10327,7 +10332,7 @@ def keep(update: Update, path: str) -> str:
     return ""
 
 
-# === 31  Yank ===============================================================
+# === 32  Yank ===============================================================
 
 
 def read_tree(roots: Sequence[str]) -> Tree:
@@ -10458,7 +10463,7 @@ def write_companion(path: str, text: str) -> None:
     sync_directory(os.path.dirname(path))
 
 
-# === 32  Inspection =========================================================
+# === 33  Inspection =========================================================
 
 # A wheel that grows more than this is not unpacked: text of one letter grows
 # a thousandfold, code and data less than twentyfold.
@@ -10884,7 +10889,7 @@ def inspect_for(pipe: Any) -> None:
             pipe.send([inspect_archive(job) for job in pipe.recv()])
 
 
-# === 33  Target =============================================================
+# === 34  Target =============================================================
 
 # PEP 513, 571, 599: what these were called before PEP 600, by glibc 2.N.
 LEGACY_LINUX = {5: "manylinux1", 12: "manylinux2010", 17: "manylinux2014"}
@@ -11039,7 +11044,7 @@ def load_packaging() -> Any:
                      "-m ensurepip`, or install packaging")
 
 
-# === 34  Closure ============================================================
+# === 35  Closure ============================================================
 
 # Releases that are tried for one, before it is given up as undecided.
 TRIES = 2000
@@ -11589,7 +11594,7 @@ class Search:
             for need, by in plan.wanted[project])
 
 
-# === 35  Check ==============================================================
+# === 36  Check ==============================================================
 
 # What findings can be, in the order in which they are told.
 KINDS = {
@@ -11817,7 +11822,7 @@ def check_all(config: Config) -> int:
     return 1 if report.findings else 0
 
 
-# === 36  Site ===============================================================
+# === 37  Site ===============================================================
 
 # In the site, hidden: what was written and from what, settings for nginx,
 # and files on their way.  Everything else in the site can be looked at.
@@ -12227,7 +12232,7 @@ def check_apart(place: str, roots: Sequence[str]) -> None:
                 "not lie in one another; name another place for the site")
 
 
-# === 37  Export =============================================================
+# === 38  Export =============================================================
 
 NAMES_INTERVAL = 1.0  # seconds between two looks at names, in --watch
 LOOK_SHARE = 10       # all files are looked at in one part of so many
@@ -12724,7 +12729,7 @@ def export_site(config: Config, announce: Callable[[str], None]) -> int:
     return 1 if exporter.failures else 0
 
 
-# === 38  Command line =======================================================
+# === 39  Command line =======================================================
 
 # Runs the code in a file that is open as if it had been imported.
 AS_MODULE = (
