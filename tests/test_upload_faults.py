@@ -1061,6 +1061,8 @@ class FullDiskTest(FaultTestCase):
             self.assertEqual(answer.status, 507, answer)
             self.check_stored(server, sdist())
         # Space is freed, and what was refused is taken.
+        wait_for(lambda: shutil.disk_usage(self.root).free > 1.1 * len(NOISE),
+                 "space is freed")
         filler = archives.put(self.root, ".filler", NOISE)
         medium = wheel_of(1200000)
         for send in (self.send, self.send_chunked):
