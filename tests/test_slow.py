@@ -15,7 +15,7 @@ from tests.helpers import DirectoryTestCase, ServerProcess, wait_for
 from tests.soak import usage
 from tests.test_limits import most_memory
 
-SECONDS = 7   # of each mode
+SECONDS = 7   # of each mode, at least
 COUNT = 10000
 SPARE = 200   # files that the tool needs besides
 MODES = {
@@ -47,12 +47,16 @@ class TestSlow(DirectoryTestCase):
     def check_mode(self, server, options, count):
         tool = subprocess.Popen(
             ["slowhttptest", "-c", str(count), "-r", str(count // 4), "-l",
-             str(SECONDS), "-p", "3", "-u", server.url + "simple/"] + options,
+             str(5 * SECONDS), "-p", "3", "-u", server.url + "simple/",
+             *options],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL)
         times, others = [], []
+        ends = time.monotonic() + SECONDS
         try:
-            while tool.poll() is None:
+            # The tool alone takes most of a small machine.
+            while tool.poll() is None and (
+                    time.monotonic() < ends or len(times) < 4):
                 started = time.monotonic()
                 try:
                     status = server.get("health").status
@@ -67,10 +71,9 @@ class TestSlow(DirectoryTestCase):
             with contextlib.suppress(OSError):
                 tool.kill()
             tool.wait(60)
-        # The tool alone takes most of a small machine.
         self.assertGreater(len(times), 3, others)
         self.assertLess(len(others), len(times) / 5, others)
-        self.assertLess(sorted(times)[len(times) // 2], 3)
+        self.assertLess(sorted(times)[len(times) // 2], SECONDS)
         self.assertLess(most_memory(server.process), 400 * 2 ** 20)
         wait_for(lambda: usage(server.process)[1] <= 5, "all are gone", 30)
 
