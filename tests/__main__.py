@@ -32,7 +32,7 @@ ONCE = ("test_clients", "test_mirror", "test_interpreters", "test_layout",
 OLDEST = ("test_command_line", "test_exhaustion", "test_export",
           "test_requests", "test_terminal", "test_update")
 # These take a quarter of the time, for disks that fail, other systems and much
-# data: they run on the newest Python, the oldest and PyPy, and on no other.
+# data: they run on the newest Python and on the oldest, and on no other.
 LONG = ("test_check", "test_platforms", "test_upload_faults")
 # These start many servers, and take turns: of the Pythons between, each third
 # runs one of them.
@@ -71,8 +71,11 @@ def main():
     between = [each for each in others[1:] if each.name.startswith("cpython")]
     # The shortest jobs come last, so that no core is idle at the end.
     for each in [first] + [each for each in others if each not in between]:
-        jobs += make_jobs(each.name, each.path, independent,
-                          INDEPENDENT_PARTS)
+        jobs += make_jobs(
+            each.name, each.path,
+            [name for name in independent
+             if each in (first, *others[:1]) or name not in LONG],
+            INDEPENDENT_PARTS)
     for place, each in enumerate(between):
         elsewhere = set(LONG + IN_TURN) - set(IN_TURN[place % 3::3])
         jobs += make_jobs(
