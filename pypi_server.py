@@ -7654,7 +7654,9 @@ def give_names(app: App, request: Request, archive: Archive, facts: Facts,
         FileExistsError: the name is taken, and no --overwrite.
     """
     overwrite = app.config.overwrite
-    with lock_names(archive.root) as others_came:
+    # What is stored is logged when the lock is free, whatever comes then.
+    with contextlib.ExitStack() as later, \
+            lock_names(archive.root) as others_came:
         if others_came:  # another server on this directory stores as well
             app.directories.refresh()
             check_twins(app, archive)
@@ -7669,8 +7671,8 @@ def give_names(app: App, request: Request, archive: Archive, facts: Facts,
                 app.directories.changed(archive, (), removed)
             app.directories.store(archive, facts, lambda: incoming.place(
                 archive.path, overwrite))
-        audit(request, "uploaded", archive.path,
-              "sha256=" + incoming.digest("sha256"))
+        later.callback(audit, request, "uploaded", archive.path,
+                       "sha256=" + incoming.digest("sha256"))
         if signature:
             place_signature(app, request, archive, signature)
 
