@@ -853,15 +853,15 @@ class TestCatalogue(DirectoryTestCase):
             os.replace(os.path.join(self.root, filename + ".new"),
                        os.path.join(self.root, filename))
             wait_for(lambda data=data: digest() == [
-                hashlib.sha256(data).hexdigest()], "its digest", 3)
+                hashlib.sha256(data).hexdigest()], "its digest")
         with open(os.path.join(self.root, filename), "wb") as file:
             file.write(b"no wheel")
-        wait_for(lambda: digest() == [], "withheld", 3)
+        wait_for(lambda: digest() == [], "withheld")
         with open(os.path.join(self.root, filename), "wb") as file:
             file.write(data)
-        wait_for(digest, "listed", 3)
+        wait_for(digest, "listed")
         archives.put(self.root, "demo.status", b"quarantined")
-        wait_for(lambda: digest() == [], "quarantined", 3)
+        wait_for(lambda: digest() == [], "quarantined")
 
     def test_replaced_signature(self):
         """It changes no archive, and takes none away."""
