@@ -731,7 +731,8 @@ def conditional_status(headers: Mapping[str, str], etag: str,
         if matches_etag(headers["if-none-match"], etag):
             return 304
     # A file that came with an older time is another file all the same.
-    elif parse_date(headers.get("if-modified-since", "")) == modified:
+    elif "if-modified-since" in headers \
+            and parse_date(headers["if-modified-since"]) == modified:
         return 304
     return 200
 
@@ -2163,13 +2164,11 @@ def fragment(file: File, algorithm: str) -> str:
 def data_attributes(requires_python: str, yanked: Optional[str],
                     more: Iterable[Tuple[str, str]] = ()) -> str:
     """Render what a link tells of an archive, in data-* attributes."""
-    pairs = list(more)
+    pairs = [("requires-python", requires_python)] if requires_python else []
     if yanked is not None:
-        pairs.insert(0, ("yanked", yanked))
-    if requires_python:
-        pairs.insert(0, ("requires-python", requires_python))
-    return "".join(
-        f' data-{name}="{escape(value)}"' for name, value in pairs)
+        pairs.append(("yanked", yanked))
+    return "".join(f' data-{name}="{escape(value)}"'
+                   for name, value in itertools.chain(pairs, more))
 
 
 def file_url(file: File, base: str, packages: str = "") -> str:
@@ -5067,7 +5066,8 @@ class Draft:
             if parsed:
                 self.add_archive(Archive(root, directory, name, *parsed))
                 return
-        self.meant.add(project_meant(name))
+        if name.rpartition(".")[0] not in self.archives:
+            self.meant.add(project_meant(name))
 
     def add_archive(self, archive: Archive) -> None:
         other = self.archives.get(archive.filename)
@@ -5548,6 +5548,15 @@ SLOW_INTERVAL = 0.7   # the same where it takes long to look
 KEEP_FILES = 20000
 
 
+def next_look(started: float) -> float:
+    """Return when (monotonic) to look again after a look that has just ended.
+
+    A slow disk is asked less often.
+    """
+    now = time.monotonic()
+    return now + max(CHECK_INTERVAL, min(5 * (now - started), SLOW_INTERVAL))
+
+
 def status_problem(word: str) -> str:
     """Return what is wrong with the first word of a status file, or ""."""
     return "" if word.lower() in STATUSES else (
@@ -5653,10 +5662,7 @@ class Directories:
         if known != self.known:
             self.known = known
             self.tree.change(())  # files may have been replaced
-        now = time.monotonic()
-        # A slow disk is asked less often.
-        self.check_at = now + max(
-            CHECK_INTERVAL, min(5 * (now - started), SLOW_INTERVAL))
+        self.check_at = next_look(started)
 
     def catch_up(self) -> None:
         """See at once what processes without shared memory have changed.
@@ -5765,7 +5771,7 @@ class Directories:
         seen = self.look_at(name, snapshot)
         if last and last.settled and last.seen == seen \
                 and algorithms <= last.algorithms:
-            if not self.is_noted(name, archives):
+            if not self.is_noted(name, archives):  # see changed()
                 self.note(brief_of(last.project, archives))
             return last._replace(mark=snapshot.mark, until=until)
         known = self.reader.cache.get([archive.path for archive in archives])
@@ -6290,9 +6296,7 @@ class Lists:
         if links != self.kept_links:
             self.kept_links = links
         self.linked, self.links_mark = linked, snapshot.mark
-        now = time.monotonic()
-        self.links_until = now + max(
-            CHECK_INTERVAL, min(5 * (now - started), SLOW_INTERVAL))
+        self.links_until = next_look(started)
         return self.kept_links
 
     def ignored(self, catalogue: Catalogue) -> List[Ignored]:
@@ -7619,29 +7623,33 @@ def store_archive(app: App, request: Request, form: Form, incoming: Incoming,
     incoming.sync()
     with app.directories.alone("upload " + archive.project):
         taken = check_twins(app, archive)
-        is_elsewhere = taken != archive.path
-        found = look(taken)
-        is_same = overwrite and sha256_of(taken) == digest
+        same = identity_of(taken, digest) if overwrite else None
         try:
-            if is_same or (is_elsewhere and not overwrite):
+            if same or (taken != archive.path and not overwrite):
                 raise FileExistsError
             give_names(app, request, archive, facts, incoming, signature)
             sync_directory(os.path.dirname(archive.path))
         except (FileExistsError, IsADirectoryError):
-            found = found or look(taken)
-            if not is_same and sha256_of(taken) != digest:
+            same = same or identity_of(taken, digest)
+            if not same:
                 raise HTTPError(
                     409, f"File already exists: {archive.filename} has other "
                     "content here; raise the version, or let the server "
                     "--overwrite") from None
             make_last(taken)
             text = f"{archive.filename} is here already, with the same content"
-            if signature and is_elsewhere:
+            if signature and taken != archive.path:
                 return text + "; its directory takes no signatures"
             if signature:
-                store_signature(app, request, archive, signature, found)
+                store_signature(app, request, archive, signature, same)
             return text
     return f"stored {archive.filename}"
+
+
+def identity_of(path: str, digest: str) -> Optional[Identity]:
+    """Return the identity of a file that has this content, or None."""
+    identity = look(path)
+    return identity if sha256_of(path) == digest else None
 
 
 def give_names(app: App, request: Request, archive: Archive, facts: Facts,
@@ -11920,7 +11928,7 @@ class Record(NamedTuple):
     sources: str  # fingerprint of what it was made from; "": not for good
     files: Mapping[str, int]     # paths in the site; bytes
     archives: Mapping[str, str]  # sha256 by location
-    links: Sequence[Sequence[Any]]  # each a Link; oldest first
+    links: Sequence[Link]        # oldest first
     # By version: a fingerprint of what it was made from, and its own files.
     releases: Mapping[str, Tuple[str, Mapping[str, int]]]
     brief: Sequence[Any]  # a Brief without its archives
@@ -12198,7 +12206,8 @@ class Site:
                 record = Record(**json.loads(file.read().decode()))
         except (OSError, ValueError, TypeError, RecursionError):
             return UNKNOWN
-        return record if is_record(record) else UNKNOWN
+        return record._replace(links=list(map(Link._make, record.links))) \
+            if is_record(record) else UNKNOWN
 
 
 def is_same_file(one: str, other: str) -> bool:
@@ -12355,7 +12364,7 @@ class Exporter:
             sha256_of(__file__), self.config.hash_algo, self.config.copy,
             self.config.server_base_url, self.config.packages_url)
         # Projects that are as they should be: sources, and their archives.
-        self.done: Dict[str, Tuple[str, Tuple[Link, ...]]] = {}
+        self.done: Dict[str, Tuple[str, Sequence[Link]]] = {}
         self.failures: Dict[str, str] = {}  # why a project must wait
         self.told: Dict[str, str] = {}  # of these, what is in the log
         self.gone: Set[str] = set()  # paths that no page shows any more
@@ -12408,8 +12417,7 @@ class Exporter:
                 or not all(self.site.has(files)
                            for _, files in record.releases.values()):
             return False
-        self.done[name] = sources, tuple(
-            map(Link._make, record.links))
+        self.done[name] = sources, record.links
         *brief, refused = record.brief
         self.directories.note(Brief._make((
             self.directories.held.projects[name], *brief,
@@ -12449,8 +12457,7 @@ class Exporter:
         if not state.settled:
             raise HTTPError(503, "; ".join(
                 ": ".join(pair) for pair in state.project.withheld))
-        self.done[name] = record.sources, tuple(
-            map(Link._make, record.links))
+        self.done[name] = record.sources, record.links
 
     def export_archives(self, state: State, before: Record) -> State:
         """Write the archives of a project; return it as links leave it."""
@@ -12592,9 +12599,8 @@ class Exporter:
                 "../", "", is_static=True, packages=self.config.packages_url)
             page = archives_page(place, archive_links((
                 link for name in sorted(self.directories.held.projects)
-                for link in (
-                    self.done[name][1] if name in self.done else
-                    map(Link._make, self.site.record(name).links))
+                for link in (self.done[name][1] if name in self.done
+                             else self.site.record(name).links)
             ), place.packages))
             self.site.write_page(
                 "packages/index.html", page.body, page.compressed)

@@ -34,8 +34,8 @@ OLDEST = ("test_command_line", "test_exhaustion", "test_export",
 # These take a quarter of the time, for disks that fail, other systems and much
 # data: they run on the newest Python and on the oldest, and on no other.
 LONG = ("test_check", "test_platforms", "test_upload_faults")
-# These start many servers, and take turns: of the Pythons between, each third
-# runs one of them.
+# These start many servers, and take turns: each runs on every third of the
+# Pythons between, and on all others.
 IN_TURN = ("test_accounts", "test_connections", "test_directories",
            "test_hostile", "test_logging", "test_search", "test_security",
            "test_server", "test_tls", "test_workers")

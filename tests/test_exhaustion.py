@@ -166,7 +166,7 @@ class TestMetadata(DirectoryTestCase):
                         self.assertEqual(200, server.get(
                             "project/%s/" % name).status)
             grown = most_memory(server.process) - before
-        self.assertLess(grown, 160 * 2 ** 20)
+        self.assertLess(grown, 120 * 2 ** 20)
 
 
 if __name__ == "__main__":

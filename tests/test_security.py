@@ -317,6 +317,17 @@ class TestFallback(FilesTestCase):
             self.assertIn(answer.status, (200, 404))
         self.assertEqual(302, get("/simple/a/").status)
 
+    def test_project_without_its_last_file(self):
+        """It may come back in a moment; a new server knows nothing of it."""
+        path = self.put(WHEEL, DATA)
+        get = self.open(disable_fallback=False)
+        self.wait_for_names(WHEEL)
+        os.unlink(path)
+        self.wait_for_names()
+        self.assertEqual(404, get("/simple/foo/").status)
+        self.assertEqual(302, self.open(disable_fallback=False)(
+            "/simple/foo/").status)
+
     def test_links_whose_targets_come_back(self):
         away, there = (os.path.join(self.folder, name)
                        for name in ("away", "there"))
